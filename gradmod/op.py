@@ -1,0 +1,249 @@
+"""The op that carries a gradient override through a Theano graph."""
+import theano
+import theano.scalar as scalar
+import theano.tensor as T
+from theano import gof
+from theano.compile import optdb
+from theano.compile.builders import OpFromGraph
+from theano.configparser import change_flags
+from theano.compile.ops import Shape, Shape_i
+from theano.gof.graph import io_toposort
+from theano.gradient import DisconnectedType
+from theano.tensor.opt import Assert
+
+
+def graft(outputs, memo):
+    """Copy the graph between `memo`'s keys and `outputs`, with each key replaced.
+
+    Parameters
+    ----------
+    outputs : list of Variable
+        What to copy.
+    memo : dict of Variable to Variable
+        Where to stop, and what to put there. Each value must have the type of
+        its key. Filled with all variables met on the way.
+
+    Returns
+    -------
+    list of Variable
+        The copies of `outputs`.
+
+    Notes
+    -----
+    Only the nodes between the keys and `outputs` are copied, whatever the
+    graph above the values may be; ``theano.clone`` copies that graph too, and
+    so needs exponential time when it is called once per layer of a residual
+    network. Every node is new, because Theano's merge refuses a node that
+    another function's graph owns; so are constants. Other variables without
+    an owner are shared.
+    """
+    testing = theano.config.compute_test_value != 'off'
+    for node in io_toposort(list(memo), outputs):
+        for i in node.inputs:
+            if i not in memo:
+                memo[i] = i.clone() if isinstance(i, gof.Constant) else i
+        inputs = [memo[i] for i in node.inputs]
+        if testing:  # applying the op computes the new node's test values
+            copies = node.op(*inputs, return_list=True)
+        else:
+            copies = node.clone_with_new_inputs(inputs).outputs
+        memo.update(zip(node.outputs, copies))
+    return [memo.get(o, o) for o in outputs]
+
+
+def conform(variable, type):
+    """Return `variable` with exactly the given tensor type.
+
+    Casts the dtype, moves between host and device, and makes the broadcast
+    pattern equal; a dimension that the pattern promises to be of length 1 is
+    then checked at run time.
+    """
+    if variable.type == type:
+        return variable
+    if variable.dtype != type.dtype:
+        variable = T.cast(variable, type.dtype)
+    if variable.broadcastable != type.broadcastable:
+        variable = T.patternbroadcast(variable, type.broadcastable)
+    return type.filter_variable(variable)
+
+
+def _age(variable):
+    # Theano numbers all variables as it makes them.
+    return int(variable.auto_name[len('auto_'):])
+
+
+def captured_variables(stand_ins, outputs):
+    """Find what `outputs` depend on besides the `stand_ins`.
+
+    Returns the nearest variables that existed before the stand-ins (a shared
+    variable, or whatever else a closure refers to), in a fixed order, so that
+    a gradient with respect to a captured intermediate value stays right.
+    """
+    born = min(map(_age, stand_ins))
+    captured, seen, stack = [], set(stand_ins), list(reversed(outputs))
+    while stack:
+        variable = stack.pop()
+        if variable in seen or isinstance(variable, gof.Constant):
+            continue
+        seen.add(variable)
+        if variable.owner is None or _age(variable) < born:
+            captured.append(variable)
+        else:
+            stack.extend(reversed(variable.owner.inputs))
+    return captured
+
+
+def _depends(variable, on):
+    """Whether the values, not only the shape, of `variable` depend on `on`."""
+    seen, stack = set(), [variable]
+    while stack:
+        variable = stack.pop()
+        if variable is on:
+            return True
+        node = variable.owner
+        if node and node not in seen and not isinstance(node.op, (Shape, Shape_i)):
+            seen.add(node)
+            fill = isinstance(getattr(node.op, 'scalar_op', None), scalar.Second)
+            stack.extend(node.inputs[1:] if fill else node.inputs)
+    return False
+
+
+class GradientOverrideOp(OpFromGraph):
+    """An ``OpFromGraph`` of one output whose gradient is an expression.
+
+    Theano's own class wraps an overridden gradient in a second op, whose
+    gradient is a third, and so on. This one calls `grad_overrides` once, keeps
+    the resulting expressions and copies them onto the outer graph whenever
+    ``theano.grad`` asks: what stands there afterwards are ordinary nodes, to
+    differentiate, pickle and optimize as any others.
+
+    When a function is compiled the op gives way to its inner graph. Modes
+    without that rewrite run the op as it is.
+
+    Parameters
+    ----------
+    inputs : list of Variable
+        Stand-ins for the inputs, made for this op.
+    outputs : list of Variable
+        One expression in terms of `inputs`. Whatever else it or the gradient
+        depends on (see `captured_variables`) becomes a further input, which
+        callers need not give and whose gradient is the true one.
+    grad_overrides : callable
+        Called once, with ``(inputs, [output_grad])``; returns a list with one
+        expression per input, of that input's type.
+    name : str
+        How the op appears in ``theano.printing.debugprint``.
+
+    Raises
+    ------
+    ValueError
+        If the graph draws random numbers: all uses of the op would share one
+        draw.
+    """
+
+    def __init__(self, inputs, outputs, grad_overrides, name):
+        (output,) = outputs
+        if output.owner is None or _age(output) < _age(inputs[0]):
+            output = T.tensor_copy(output)  # an op must not return its input
+        output_grad = output.type()
+        gradients = list(grad_overrides(inputs, [output_grad]))
+        captured = captured_variables(inputs + [output_grad],
+                                      [output] + gradients)
+        for variable in captured:
+            if getattr(variable, 'default_update', None) is not None:
+                raise ValueError(
+                    '%s draws random numbers (%s has an update). All uses of '
+                    'it would share one draw: draw outside, and let the '
+                    'function refer to the result.' % (name, variable))
+        if captured:
+            gradients += theano.grad(
+                None, captured, known_grads={output: output_grad},
+                disconnected_inputs='ignore',
+                return_disconnected='Disconnected', null_gradients='return')
+        stand_ins = inputs + [v.type() for v in captured]
+        memo = dict(zip(inputs + captured, stand_ins))
+        memo[output_grad] = output_grad
+        output, *self.gradients = graft([output] + gradients, memo)
+        self.output_grad = output_grad
+        super().__init__(inputs=stand_ins, outputs=[output], name=name,
+                         on_unused_input='ignore')
+        # The name under which Theano keeps inputs that callers need not give.
+        self.shared_inputs = captured
+
+    def __str__(self):
+        return self.name
+
+    def make_node(self, *inputs):
+        if len(inputs) != len(self.inputs):  # else a node of ours, made anew
+            inputs += tuple(self.shared_inputs)
+        if len(inputs) != len(self.inputs):
+            raise ValueError('%s takes %d inputs, got %d' % (
+                self, len(self.inputs) - len(self.shared_inputs),
+                len(inputs) - len(self.shared_inputs)))
+        return gof.Apply(
+            self,
+            [t.filter_variable(v) for t, v in zip(self.input_types, inputs)],
+            [t() for t in self.output_types])
+
+    def connection_pattern(self, node):
+        return [[not isinstance(g.type, DisconnectedType)]
+                for g in self.gradients]
+
+    def L_op(self, inputs, outputs, output_grads):
+        (g,) = output_grads
+        if isinstance(g.type, DisconnectedType):
+            g = outputs[0].zeros_like()
+        memo = dict(zip(self.inputs, inputs))
+        memo[self.output_grad] = conform(g, self.output_grad.type)
+        return graft(self.gradients, memo)
+
+    @change_flags(compute_test_value='off')
+    def R_op(self, inputs, eval_points):
+        """Forward mode, J v: only for an override that is linear.
+
+        The override computes J' g. If it is linear in g, then J v is the
+        derivative of <J' g, v> with respect to g. Otherwise there is no J,
+        and what Theano would compute here is the gradient not overridden.
+        """
+        (output,), g = self.outputs, self.output_grad
+        points = [v and v.type() for v in eval_points]
+        overridden = len(self.inputs) - len(self.shared_inputs)
+        terms = []
+        for v, gradient in list(zip(points, self.gradients))[:overridden]:
+            if v is None:
+                continue
+            term = theano.grad(None, g, known_grads={gradient: v},
+                               disconnected_inputs='ignore')
+            if _depends(term, g):
+                raise NotImplementedError(
+                    '%s has no forward mode (theano.Rop): its gradient is not '
+                    'linear in the incoming gradient' % self)
+            (at_zero,) = graft([gradient], {g: g.zeros_like()})
+            terms.append(Assert(
+                '%s has no forward mode (theano.Rop): its gradient is not zero '
+                'where the incoming gradient is' % self)(
+                    term, T.eq(at_zero, 0).all()))
+        for x, v in list(zip(self.inputs, points))[overridden:]:
+            if v is not None and _depends(output, x):
+                terms.append(theano.Rop(output, x, v))
+        if not terms:
+            return [None]
+        memo = dict(zip(self.inputs, inputs))
+        memo.update((p, v) for p, v in zip(points, eval_points) if p)
+        memo[g] = graft([output], dict(memo))[0]  # for its shape alone
+        return graft([sum(terms[1:], terms[0])], memo)
+
+
+@gof.local_optimizer([GradientOverrideOp])
+def expand_gradient_override(node):
+    """Replace the op by its inner graph."""
+    if isinstance(node.op, GradientOverrideOp):
+        return graft(node.op.local_outputs,
+                     dict(zip(node.op.local_inputs, node.inputs)))
+
+
+# Before the first merge and the first scan optimization, as Theano does with
+# its own ``OpFromGraph(inline=True)``.
+optdb.register('expand_gradient_override',
+               gof.opt.in2out(expand_gradient_override),
+               -0.01, 'fast_compile', 'fast_run')
