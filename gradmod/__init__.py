@@ -1,7 +1,7 @@
 """Gradient overrides for Theano: guided backpropagation and its relatives."""
 from . import compat  # first: makes Theano importable where it would not be
-from .base import ModifiedBackprop
+from .base import ModifiedBackprop, override_gradient
 from .rules import DeconvNet, GuidedBackprop, ZeroBackprop
 
 __version__ = '0.1.0'
-__all__ = ['ModifiedBackprop', 'GuidedBackprop', 'DeconvNet', 'ZeroBackprop']
+__all__ = ['ModifiedBackprop', 'override_gradient', 'GuidedBackprop', 'DeconvNet', 'ZeroBackprop']

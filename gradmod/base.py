@@ -1,5 +1,7 @@
-"""The base class of all rules: from a nonlinearity to one with a new gradient."""
+"""From a function to the same function with another gradient."""
+import inspect
 import numbers
+import sys
 
 import numpy as np
 import theano
@@ -8,13 +10,20 @@ from theano.configparser import change_flags
 from theano.tensor.opt import Assert
 from theano.tensor.var import _tensor_py_operators  # on host or device
 
-from .op import GradientOverrideOp, conform
+from .device import is_transfer, move_to_device
+from .op import GradientOverrideOp, conform, true_gradients
 
 
 def _describe(value):
     if isinstance(value, theano.Variable):
         return 'a variable of type %s' % value.type
     return '%s (%.60r)' % (type(value).__name__, value)
+
+
+def _name(function):
+    if isinstance(function, _Overridden):
+        return repr(function)
+    return getattr(function, '__name__', type(function).__name__)
 
 
 def _surely_of_shape(variables, v):
@@ -24,13 +33,127 @@ def _surely_of_shape(variables, v):
         v = stack.pop()
         if v in variables:
             return True
-        if v.owner and isinstance(v.owner.op, T.Elemwise) and v not in seen:
+        if v not in seen and v.owner and (isinstance(v.owner.op, T.Elemwise)
+                                          or is_transfer(v.owner.op)):
             seen.add(v)
             stack.extend(v.owner.inputs)
     return False
 
 
-class ModifiedBackprop(object):
+class _Overridden(object):
+    """A function, `_function`, that has `grad` for its gradient.
+
+    Keeps in `ops` one op for each combination of types of input.
+    """
+
+    def __getstate__(self):
+        # Ops are remade on first use; the graphs they came from are not kept.
+        return dict(self.__dict__, ops={})
+
+    def __call__(self, *inputs):
+        inputs = [self._as_input(x) for x in inputs]
+        if all(x.dtype in T.discrete_dtypes for x in inputs):
+            return self._function(*inputs)
+        inputs = [move_to_device(x) for x in inputs]
+        types = tuple(x.type for x in inputs)
+        key = types if len(types) > 1 else types[0]
+        op = self.ops.get(key)
+        if op is None:
+            op = self.ops.setdefault(key, self._make_op(types))
+        return op(*inputs)
+
+    def _as_input(self, x):
+        try:
+            if not isinstance(x, _tensor_py_operators):
+                x = T.as_tensor_variable(x)
+            if x.dtype in T.complex_dtypes:
+                raise TypeError
+        except Exception:
+            raise TypeError('%r: expected a real Theano tensor variable, a '
+                            'numpy array or a number, got %s' %
+                            (self, _describe(x))) from None
+        return x
+
+    @change_flags(compute_test_value='off')  # the stand-ins have none
+    def _make_op(self, types):
+        inputs = [type() for type in types]
+        y = self._function(*inputs)
+        if isinstance(y, (list, tuple)) and len(y) == 1:
+            (y,) = y
+        if not (isinstance(y, _tensor_py_operators)
+                and y.dtype in T.float_dtypes):
+            raise TypeError('%r: expected %s to return one float tensor '
+                            'variable, got %s' %
+                            (self, _name(self._function), _describe(y)))
+        y = move_to_device(y)
+        return GradientOverrideOp(
+            inputs, [y], lambda inputs, gs: self._gradients(inputs, y, gs[0]),
+            name=repr(self))
+
+    def _gradients(self, inputs, y, g):
+        """What `grad` returns, as one variable of each input's exact type."""
+        more = {}
+        if _takes_true_grads(self.grad):
+            more['true_grads'] = self._true(inputs, y, g, 'zero')
+        result = self.grad(list(inputs), [g], **more)
+        if result is None:
+            raise TypeError('%r.grad: expected a gradient, got None: forgot '
+                            'to return it?' % self)
+        if not isinstance(result, (list, tuple)):
+            result = [result]
+        if len(result) != len(inputs):
+            raise TypeError('%r.grad: expected %d gradient(s), one for each '
+                            'input, got %d' %
+                            (self, len(inputs), len(result)))
+        true = self._true([x for x, r in zip(inputs, result) if r is None],
+                          y, g, 'Disconnected')
+        return [true.pop(0) if r is None else self._as_gradient(r, x, y, g)
+                for x, r in zip(inputs, result)]
+
+    def _true(self, inputs, y, g, disconnected):
+        try:
+            return true_gradients(y, inputs, g, disconnected)
+        except Exception as error:
+            raise TypeError('%r.grad: the true gradient is asked for, but '
+                            'Theano cannot differentiate %s: %s' %
+                            (self, _name(self._function), error)) from error
+
+    def _as_gradient(self, result, x, y, g):
+        if x.dtype in T.discrete_dtypes:
+            raise TypeError('%r.grad: expected None for the input of dtype %s, '
+                            'which has no gradient, got %s' %
+                            (self, x.dtype, _describe(result)))
+        if (isinstance(result, (numbers.Number, np.ndarray))
+                and np.ndim(result) == 0):
+            result = T.fill(x, np.asarray(result))
+        elif isinstance(result, np.ndarray):
+            result = T.constant(result)
+        if not (isinstance(result, _tensor_py_operators)
+                and result.ndim == x.ndim
+                and result.dtype not in T.complex_dtypes):
+            raise TypeError('%r.grad: expected a real tensor of %d dimensions, '
+                            'like the input, got %s' %
+                            (self, x.ndim, _describe(result)))
+        known = [x]
+        if y.broadcastable == x.broadcastable and _surely_of_shape([x], y):
+            known.append(g)
+        if not _surely_of_shape(known, result):
+            for i in range(x.ndim):  # Theano drops those that it can prove
+                result = Assert(
+                    '%r.grad: the gradient does not have the shape of the '
+                    'input: dimension %d differs' % (self, i))(
+                        result, T.eq(result.shape[i], x.shape[i]))
+        return conform(result, x.type)
+
+
+def _takes_true_grads(grad):
+    try:
+        return 'true_grads' in inspect.signature(grad).parameters
+    except ValueError:  # something built in
+        return False
+
+
+class ModifiedBackprop(_Overridden):
     """A nonlinearity with its own forward pass and another gradient.
 
     Subclasses define `grad`. An instance is used wherever the nonlinearity
@@ -56,6 +179,10 @@ class ModifiedBackprop(object):
     ------
     TypeError
         If `nonlinearity` is not callable.
+
+    See Also
+    --------
+    override_gradient : the same for a function, without a class.
 
     Notes
     -----
@@ -91,16 +218,11 @@ class ModifiedBackprop(object):
         self.ops = {}
 
     def __repr__(self):
-        f = self.nonlinearity
-        if isinstance(f, ModifiedBackprop):
-            name = repr(f)
-        else:
-            name = getattr(f, '__name__', type(f).__name__)
-        return '%s(%s)' % (type(self).__name__, name)
+        return '%s(%s)' % (type(self).__name__, _name(self.nonlinearity))
 
-    def __getstate__(self):
-        # Ops are remade on first use; the graphs they came from are not kept.
-        return dict(self.__dict__, ops={})
+    @property
+    def _function(self):
+        return self.nonlinearity
 
     def grad(self, inputs, out_grads):
         """The gradient with respect to the input of the nonlinearity.
@@ -108,17 +230,20 @@ class ModifiedBackprop(object):
         Parameters
         ----------
         inputs : list of one Variable
-            The input x of the nonlinearity f.
+            The input z of the nonlinearity f.
         out_grads : list of one Variable
-            The gradient g of the cost with respect to f(x), of f(x)'s type.
+            The gradient g of the cost with respect to f(z), of f(z)'s type.
+        true_grads : list of one Variable
+            f'(z) g, the gradient without an override; given to a `grad` that
+            has a parameter of this name.
 
         Returns
         -------
         tuple of one Variable
-            What takes the place of f'(x) g. It needs the shape of x; a float
-            of another width is cast to the dtype of x. A list, a bare
-            variable and a numpy array are taken as well; a number fills the
-            shape of x.
+            What takes the place of f'(z) g. It needs the shape of z; any real
+            dtype is cast to that of z. A list, a bare variable and a numpy
+            array are taken as well; a number fills the shape of z. None in
+            the place of the variable means the true gradient.
         """
         raise NotImplementedError(
             '%s does not say what gradient to use: define '
@@ -131,7 +256,8 @@ class ModifiedBackprop(object):
         Parameters
         ----------
         x : Variable, numpy array or number
-            What Theano's ``as_tensor_variable`` takes.
+            What Theano's ``as_tensor_variable`` takes. Moved to the GPU that
+            is active, if any; see `gradmod.device.move_to_device`.
 
         Returns
         -------
@@ -149,64 +275,107 @@ class ModifiedBackprop(object):
         ValueError
             If the nonlinearity or `grad` draws random numbers.
         """
-        try:
-            variable = T.as_tensor_variable(x)
-        except Exception:
-            variable = None
-        if variable is None or variable.dtype in T.complex_dtypes:
-            raise TypeError('%r: expected a real Theano tensor variable, a '
-                            'numpy array or a number, got %s' %
-                            (self, _describe(x)))
-        x = variable
-        if x.dtype in T.discrete_dtypes:
-            return self.nonlinearity(x)
-        op = self.ops.get(x.type)
-        if op is None:
-            op = self.ops.setdefault(x.type, self._make_op(x.type))
-        return op(x)
+        return super().__call__(x)
 
-    @change_flags(compute_test_value='off')  # the stand-ins have none
-    def _make_op(self, type):
-        x = type('x')
-        y = self.nonlinearity(x)
-        if isinstance(y, (list, tuple)) and len(y) == 1:
-            (y,) = y
-        if not (isinstance(y, theano.Variable)
-                and getattr(y, 'dtype', None) in T.float_dtypes):
-            raise TypeError('%r: expected the nonlinearity to return one float '
-                            'tensor variable, got %s' % (self, _describe(y)))
 
-        def grad_overrides(inputs, out_grads):
-            (g,) = out_grads
-            return [self._gradient(x, y, g)]
-        return GradientOverrideOp([x], [y], grad_overrides, name=repr(self))
+def override_gradient(function=None, grad=None):
+    """Give a function of Theano variables another gradient.
 
-    def _gradient(self, x, y, g):
-        """Make of what `grad` returns one variable of exactly x's type."""
-        result = self.grad([x], [g])
-        if isinstance(result, (list, tuple)):
-            if len(result) != 1:
-                raise TypeError('%r.grad: expected 1 gradient, for the one '
-                                'input, got %d' % (self, len(result)))
-            (result,) = result
-        if result is None:
-            raise TypeError('%r.grad: expected a gradient, got None: forgot '
-                            'to return it?' % self)
-        if np.ndim(result) == 0 and isinstance(result, (numbers.Number, np.ndarray)):
-            result = T.fill(x, np.asarray(result))
-        elif isinstance(result, np.ndarray):
-            result = T.constant(result)
-        if not (isinstance(result, _tensor_py_operators)
-                and result.ndim == x.ndim
-                and result.dtype not in T.complex_dtypes):
-            raise TypeError('%r.grad: expected a real tensor of %d dimensions, '
-                            'like the input, got %s' %
-                            (self, x.ndim, _describe(result)))
-        known = [x, g] if _surely_of_shape([x], y) else [x]
-        if not _surely_of_shape(known, result):
-            for i in range(x.ndim):  # Theano drops those that it can prove
-                result = Assert(
-                    '%r.grad: the gradient does not have the shape of the '
-                    'input: dimension %d differs' % (self, i))(
-                        result, T.eq(result.shape[i], x.shape[i]))
-        return conform(result, x.type)
+    Parameters
+    ----------
+    function : callable
+        Takes one or more Theano variables, returns one Theano variable of a
+        float dtype. Left out, a decorator for such a function is returned.
+    grad : callable
+        ``grad(inputs, out_grads)`` or ``grad(inputs, out_grads, true_grads)``.
+        It gets the list of the function's inputs, a list with the gradient g
+        of the cost with respect to the output and, if it has a parameter
+        `true_grads`, the list of gradients that Theano itself would compute.
+        It returns a list with the gradient with respect to each input (a bare
+        variable, if there is one input). None means the true gradient.
+
+    Returns
+    -------
+    callable
+        Takes what `function` takes, also numpy arrays and numbers, and returns
+        what it returns, with the new gradient. Make it once and use it often:
+        it keeps one op for each combination of types of input. It pickles if
+        `function` and `grad` do.
+
+    Raises
+    ------
+    TypeError
+        If `function` or `grad` is not callable. When the result is called:
+        as for `ModifiedBackprop`, and if there is not one gradient for each
+        input, or one other than None for an input of integers.
+
+    See Also
+    --------
+    ModifiedBackprop : the contract in full; the same as a class.
+
+    Notes
+    -----
+    Where `grad` gives every gradient and does not take `true_grads`,
+    `function` need not be differentiable. Zero gradients have to be asked for,
+    as ``x.zeros_like()``.
+
+    Examples
+    --------
+    The sign function with the gradient of the identity:
+
+    >>> import numpy as np
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> sign = gradmod.override_gradient(T.sgn, lambda inputs, out_grads: out_grads)
+    >>> x = T.vector('x', dtype='float32')
+    >>> print(theano.grad((3 * sign(x)).sum(), x).eval({x: np.float32([-2, 1])}))
+    [3. 3.]
+
+    As a decorator; a gradient that is clipped, and another that is left alone:
+
+    >>> def clip_first(inputs, out_grads, true_grads):
+    ...     return [T.clip(true_grads[0], -1, 1), None]
+    >>> @gradmod.override_gradient(grad=clip_first)
+    ... def product(x, y):
+    ...     return x * y
+    >>> y = T.vector('y', dtype='float32')
+    >>> dx, dy = theano.grad(product(x, y).sum(), [x, y])
+    >>> values = np.float32([2, 3]), np.float32([.5, 7])
+    >>> print(theano.function([x, y], dx)(*values))
+    [0.5 1. ]
+    >>> print(theano.function([x, y], dy)(*values))
+    [2. 3.]
+    """
+    if function is None:
+        return lambda function: override_gradient(function, grad)
+    return OverriddenFunction(function, grad)
+
+
+class OverriddenFunction(_Overridden):
+    """What `override_gradient` returns."""
+
+    def __init__(self, function, grad):
+        for name, value in ('function', function), ('grad', grad):
+            if not callable(value):
+                raise TypeError('override_gradient: expected %s to be '
+                                'callable, got %s' % (name, _describe(value)))
+        self._function = function
+        self.grad = grad
+        self.ops = {}
+        self.__doc__ = getattr(function, '__doc__', None)
+        self.__module__ = getattr(function, '__module__', None)
+
+    def __repr__(self):
+        return 'override_gradient(%s, %s)' % (
+            _name(self._function), _name(self.grad))
+
+    def __reduce__(self):
+        # A decorated function is found under its name, in the place of the
+        # function that was decorated.
+        name = getattr(self._function, '__qualname__', '')
+        place = sys.modules.get(self.__module__)
+        for part in name.split('.'):
+            place = getattr(place, part, None)
+        if place is self:
+            return name
+        return OverriddenFunction, (self._function, self.grad)

@@ -7,7 +7,7 @@ from theano.compile import optdb
 from theano.compile.builders import OpFromGraph
 from theano.configparser import change_flags
 from theano.compile.ops import Shape, Shape_i
-from theano.gof.graph import io_toposort
+from theano.gof.null_type import NullType
 from theano.gradient import DisconnectedType
 from theano.tensor.opt import Assert
 
@@ -38,17 +38,29 @@ def graft(outputs, memo):
     an owner are shared.
     """
     testing = theano.config.compute_test_value != 'off'
-    for node in io_toposort(list(memo), outputs):
-        for i in node.inputs:
-            if i not in memo:
-                memo[i] = i.clone() if isinstance(i, gof.Constant) else i
+    stack = list(outputs)
+    while stack:
+        variable = stack.pop()
+        node = variable.owner
+        if variable in memo:
+            continue
+        if node is None:
+            constant = isinstance(variable, gof.Constant)
+            memo[variable] = variable.clone() if constant else variable
+            continue
+        missing = [i for i in node.inputs if i not in memo]
+        if missing:
+            stack.append(variable)
+            stack.extend(missing)
+            continue
         inputs = [memo[i] for i in node.inputs]
         if testing:  # applying the op computes the new node's test values
             copies = node.op(*inputs, return_list=True)
         else:
             copies = node.clone_with_new_inputs(inputs).outputs
-        memo.update(zip(node.outputs, copies))
-    return [memo.get(o, o) for o in outputs]
+        for original, copy in zip(node.outputs, copies):
+            memo.setdefault(original, copy)
+    return [memo[o] for o in outputs]
 
 
 def conform(variable, type):
@@ -91,6 +103,15 @@ def captured_variables(stand_ins, outputs):
         else:
             stack.extend(reversed(variable.owner.inputs))
     return captured
+
+
+def true_gradients(output, wrt, output_grad, disconnected):
+    """Theano's own gradients; `disconnected` as for ``theano.grad``."""
+    if not wrt:
+        return []
+    return theano.grad(
+        None, wrt, known_grads={output: output_grad}, null_gradients='return',
+        disconnected_inputs='ignore', return_disconnected=disconnected)
 
 
 def _depends(variable, on):
@@ -144,7 +165,8 @@ class GradientOverrideOp(OpFromGraph):
     def __init__(self, inputs, outputs, grad_overrides, name):
         (output,) = outputs
         if output.owner is None or _age(output) < _age(inputs[0]):
-            output = T.tensor_copy(output)  # an op must not return its input
+            # an op must not return its input
+            output = conform(T.tensor_copy(output), output.type)
         output_grad = output.type()
         gradients = list(grad_overrides(inputs, [output_grad]))
         captured = captured_variables(inputs + [output_grad],
@@ -155,11 +177,12 @@ class GradientOverrideOp(OpFromGraph):
                     '%s draws random numbers (%s has an update). All uses of '
                     'it would share one draw: draw outside, and let the '
                     'function refer to the result.' % (name, variable))
-        if captured:
-            gradients += theano.grad(
-                None, captured, known_grads={output: output_grad},
-                disconnected_inputs='ignore',
-                return_disconnected='Disconnected', null_gradients='return')
+        try:
+            gradients += true_gradients(output, captured, output_grad,
+                                        'Disconnected')
+        except Exception as error:  # no matter, unless somebody needs one
+            reason = '%s cannot be differentiated: %s' % (name, error)
+            gradients += [NullType(reason)() for _ in captured]
         stand_ins = inputs + [v.type() for v in captured]
         memo = dict(zip(inputs + captured, stand_ins))
         memo[output_grad] = output_grad

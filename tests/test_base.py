@@ -202,7 +202,7 @@ def test_integer_input_has_no_gradient_to_override(dtype):
     (lambda z: np.zeros(3), 'ndarray')])
 def test_nonlinearity_must_return_one_float_tensor(returned, got):
     with pytest.raises(TypeError, match=r'GuidedBackprop\(<lambda>\): expected '
-                       'the nonlinearity to return one float.*%s' % got):
+                       '<lambda> to return one float.*%s' % got):
         GuidedBackprop(returned)(T.fmatrix())
 
 
@@ -239,9 +239,8 @@ def test_grad_may_return(returned, expected, mode):
 
 @pytest.mark.parametrize('returned, message', [
     (lambda z, g: None, 'got None: forgot to return'),
-    (lambda z, g: (None,), 'got None: forgot to return'),
-    (lambda z, g: (g, g), '1 gradient, for the one input, got 2'),
-    (lambda z, g: [], '1 gradient, for the one input, got 0'),
+    (lambda z, g: (g, g), r'1 gradient\(s\), one for each input, got 2'),
+    (lambda z, g: [], r'1 gradient\(s\), one for each input, got 0'),
     (lambda z, g: g.sum(axis=0), r'2 dimensions.*got.*float32, vector'),
     (lambda z, g: g.dimshuffle(0, 1, 'x'), '2 dimensions.*got'),
     (lambda z, g: np.zeros(3), r'2 dimensions.*got.*vector'),
@@ -588,6 +587,172 @@ def test_second_and_third_derivative_differentiate_the_expression():
     got = f(Z.astype('float64'))
     for value, want in zip(got, [Z ** 2, 2 * Z, 2 + 0 * Z]):
         np.testing.assert_allclose(value, want)
+
+
+# override_gradient
+
+def _pass_on(inputs, out_grads):
+    return out_grads
+
+
+def _swap(inputs, out_grads):
+    (x, y), (g,) = inputs, out_grads
+    return [g * x, g * y]
+
+
+@gradmod.override_gradient(grad=_swap)
+def swapped_product(x, y):
+    """x y, with the gradients exchanged."""
+    return x * y
+
+
+@pytest.mark.parametrize('mode', ['FAST_RUN', PY, OPAQUE],
+                         ids=['fast run', 'py', 'opaque'])
+def test_override_of_a_function_of_two(mode):
+    x, y = T.fmatrices('xy')
+    out = swapped_product(x, y)
+    f = theano.function([x, y], [out] + theano.grad(out.sum(), [x, y]),
+                        mode=mode)
+    for got, want in zip(f(Z, W), [Z * W, Z, W]):
+        np.testing.assert_array_equal(got, want)
+    assert swapped_product.__doc__.startswith('x y')
+    assert repr(swapped_product) == 'override_gradient(swapped_product, _swap)'
+
+
+def test_none_means_the_true_gradient():
+    g = gradmod.override_gradient(
+        lambda x, y: x * y ** 2,
+        lambda inputs, out_grads: [None, inputs[1].zeros_like()])
+    x, y = T.fmatrices('xy')
+    f = theano.function([x, y], theano.grad(g(x, y).sum(), [x, y]), mode=PY)
+    dx, dy = f(Z, W)
+    np.testing.assert_array_equal(dx, W ** 2)
+    np.testing.assert_array_equal(dy, Z * 0)
+    f = saliency(Returns(lambda z, g: [None]))
+    np.testing.assert_array_equal(
+        f(Z, W), reference.elementwise(reference.plain, Z, W))
+    # an input that the function ignores is disconnected, not zero
+    ignores = gradmod.override_gradient(lambda x, y: 2 * x,
+                                        lambda i, g: [None, None])
+    with pytest.raises(theano.gradient.DisconnectedInputError):
+        theano.grad(ignores(x, y).sum(), y)
+
+
+def test_true_gradients_on_request():
+    def clip(inputs, out_grads, true_grads):
+        return [T.clip(t, -1, 1) for t in true_grads]
+
+    class Clip(ModifiedBackprop):
+        def grad(self, inputs, out_grads, true_grads):
+            return clip(inputs, out_grads, true_grads)
+    x, y = T.fmatrices('xy')
+    out = gradmod.override_gradient(lambda x, y: x * y, clip)(x, y)
+    f = theano.function([x, y], theano.grad(out.sum(), [x, y]), mode=PY)
+    dx, dy = f(Z, W)
+    np.testing.assert_array_equal(dx, np.clip(W, -1, 1))
+    np.testing.assert_array_equal(dy, np.clip(Z, -1, 1))
+    np.testing.assert_array_equal(saliency(Clip(relu))(Z, W),
+                                  np.clip(W, -1, 1) * (Z > 0))
+
+
+@theano.compile.ops.as_op(itypes=[T.fmatrix, T.fmatrix], otypes=[T.fmatrix])
+def without_gradient(x, y):
+    return np.sign(x) * y
+
+
+def test_function_that_theano_cannot_differentiate():
+    x, y = T.fmatrices('xy')
+    g = gradmod.override_gradient(without_gradient, _swap)
+    f = theano.function([x, y], theano.grad(g(x, y).sum(), [x, y]), mode=PY)
+    for got, want in zip(f(Z, W), [Z, W]):
+        np.testing.assert_array_equal(got, want)
+    # nor with respect to what is captured, unless somebody asks for that
+    g = gradmod.override_gradient(lambda x: without_gradient(x, y), _pass_on)
+    f = theano.function([x, y], theano.grad(g(x).sum(), x), mode=PY,
+                        on_unused_input='ignore')
+    np.testing.assert_array_equal(f(Z, W), Z * 0 + 1)
+    with pytest.raises(theano.gradient.NullTypeGradError,
+                       match='override_gradient.*cannot be differentiated'):
+        theano.grad(g(x).sum(), y)
+    # an error that says so where the true gradient is asked for
+    for grad in (lambda i, g: [None, None], lambda i, g, true_grads: true_grads):
+        g = gradmod.override_gradient(without_gradient, grad)
+        with pytest.raises(TypeError, match=r'override_gradient\(.*true gradient '
+                           'is asked for, but Theano cannot'):
+            g(x, y)
+
+
+def test_integer_inputs_of_a_function():
+    x, n = T.fmatrix('x'), T.lscalar('n')
+    g = gradmod.override_gradient(
+        lambda x, n: x * n, lambda inputs, out_grads: [out_grads[0] * 5, None])
+    f = theano.function([x, n], [g(x, n), theano.grad(
+        g(x, n).sum(dtype='float64').astype('float32'), x)], mode=PY)
+    value, gradient = f(Z, 3)
+    np.testing.assert_array_equal(value, 3 * Z)
+    np.testing.assert_array_equal(gradient, np.full_like(Z, 5))
+    bad = gradmod.override_gradient(lambda x, n: x * n,
+                                    lambda i, g: [g[0], g[0]])
+    with pytest.raises(TypeError, match='expected None for the input of dtype '
+                       'int64'):
+        bad(x, n)
+    assert bad(n, n).dtype == 'int64'  # nothing to override
+
+
+def test_gradients_are_checked_one_by_one():
+    x, v = T.fmatrix(), T.fvector()
+    for grad, message in [
+            (lambda i, g: g, 'expected 2 gradient.*got 1'),
+            (lambda i, g: [g[0], g[0]], 'expected a real tensor of 1 dim')]:
+        with pytest.raises(TypeError, match=message):
+            gradmod.override_gradient(lambda x, v: x + v, grad)(x, v)
+    # v + x has not the shape of v, though it is made of it elementwise
+    g = gradmod.override_gradient(
+        lambda x, v: x * v, lambda i, g: [g[0], g[0][:, 0]])
+    f = theano.function([x, v], theano.grad(g(x, v).sum(), v), mode=PY)
+    with pytest.raises(AssertionError, match='dimension 0 differs'):
+        f(Z, W[0])
+    assert f(W[:, :2], W[0, :2]).shape == (2,)
+
+
+def test_override_gradient_arguments():
+    for args in [(3, _pass_on), (relu, None), (relu, 3), ()]:
+        with pytest.raises(TypeError, match='override_gradient: expected'):
+            g = gradmod.override_gradient(*args)
+            g(relu)
+    with pytest.raises(TypeError, match='expected a real Theano tensor'):
+        gradmod.override_gradient(relu, _pass_on)('z')
+
+
+def test_override_of_module_level_functions_pickles():
+    g = gradmod.override_gradient(relu, _pass_on)
+    again = pickle.loads(pickle.dumps(g))
+    assert again.grad is _pass_on and again._function is relu
+    np.testing.assert_array_equal(saliency(again)(Z, W), W)
+    # a decorated function stands where its name points
+    assert pickle.loads(pickle.dumps(swapped_product)) is swapped_product
+    assert copy.deepcopy(swapped_product) is swapped_product
+
+
+def test_one_op_for_each_combination_of_types():
+    g = gradmod.override_gradient(lambda x, y: x + y, lambda i, g: [None, None])
+    x, v = T.fmatrix(), T.fvector()
+    for _ in range(2):
+        g(x, v), g(x, x), g(v, x)
+    assert len(g.ops) == 3
+
+
+def test_override_inside_scan():
+    tanh = gradmod.override_gradient(
+        T.tanh, lambda inputs, out_grads, true_grads: 2 * true_grads[0])
+    z = T.fmatrix('z')
+    h, _ = theano.scan(lambda row, h: tanh(row + h), sequences=z,
+                       outputs_info=T.zeros_like(z[0]))
+    f = theano.function([z], theano.grad(h[-1].sum(), z), mode=PY)
+    h0 = np.tanh(Z[0])
+    d1 = 2 * (1 - np.tanh(Z[1] + h0) ** 2)
+    np.testing.assert_allclose(f(Z), [d1 * 2 * (1 - h0 ** 2), d1],
+                               rtol=1e-5, atol=1e-6)
 
 
 def test_python_and_theano_versions_are_told():

@@ -1,0 +1,86 @@
+"""Moving values to the GPU that Theano computes on."""
+import sys
+from collections import deque
+
+import theano
+import theano.tensor as T
+
+
+def move_to_device(x):
+    """Move a tensor to the GPU if Theano has one, and leave it alone if not.
+
+    Parameters
+    ----------
+    x : Variable
+        Any Theano variable.
+
+    Returns
+    -------
+    Variable
+        `x` on the GPU, or `x` itself: with no GPU active; on a GPU already;
+        not a dense tensor of floats; of no dimensions, because Theano, too,
+        keeps single numbers on the host, where using one costs less than
+        moving it; not float32, on the old back end, which knows nothing else.
+
+    Raises
+    ------
+    RuntimeError
+        If `x` belongs on a device that is not initialised in this process.
+
+    Notes
+    -----
+    Theano has two back ends, ``theano.sandbox.cuda`` (up to 0.9) and
+    ``theano.gpuarray`` (from 0.9 on). Whether one is active is read from what
+    is imported already: importing one to look may fail, or initialise it.
+
+    With several GPUs, the device is that of the nearest value on a GPU among
+    those that `x` is computed from, such as the weights of its layer; without
+    one, it is the default device.
+    """
+    if (not isinstance(x.type, T.TensorType) or x.ndim == 0
+            or x.dtype not in T.float_dtypes):
+        return x
+    gpuarray = sys.modules.get('theano.gpuarray')
+    if gpuarray is not None and gpuarray.pygpu_activated:
+        return _to_gpuarray(x, gpuarray)
+    cuda = sys.modules.get('theano.sandbox.cuda')
+    if cuda is not None and cuda.cuda_enabled and x.dtype == 'float32':
+        return cuda.as_cuda_ndarray_variable(x)
+    return x
+
+
+def is_transfer(op):
+    """Whether `op` copies its input between devices and does nothing else."""
+    return type(op).__name__ in ('GpuFromHost', 'HostFromGpu', 'GpuToGpu')
+
+
+def _to_gpuarray(x, gpuarray):
+    default = (gpuarray.gpuarray_shared_constructor
+               in theano.compile.sharedvalue.shared.constructors)
+    contexts = _contexts_above(x) or ([None] if default else [])
+    if contexts in ([], ['cpu']):
+        return x  # some GPU is initialised, but this belongs on the host
+    (context,) = contexts
+    known = list(gpuarray.type.list_contexts())
+    if context not in known:
+        raise RuntimeError(
+            'move_to_device: %s belongs on the GPU context %r, which is not '
+            'initialised; there are %r. See the Theano flags device and '
+            'contexts.' % (x, context, known))
+    return gpuarray.basic_ops.as_gpuarray_variable(x, context)
+
+
+def _contexts_above(x):
+    """The context of the nearest GPU value above `x`, in a list, or none."""
+    queue, seen = deque([x]), {x}
+    while queue:
+        v = queue.popleft()
+        if hasattr(v.tag, 'context_name'):  # Theano's way to pin a value
+            return [v.tag.context_name]
+        if getattr(v.type, 'context_name', 'cpu') != 'cpu':
+            return [v.type.context_name]
+        for i in v.owner.inputs if v.owner else ():
+            if i not in seen:
+                seen.add(i)
+                queue.append(i)
+    return []
