@@ -12,6 +12,13 @@ from theano.gradient import DisconnectedType
 from theano.tensor.opt import Assert
 
 
+def copy_node(node, inputs):
+    """The outputs of a copy of `node` with other inputs of the same types."""
+    if theano.config.compute_test_value == 'off':
+        return node.clone_with_new_inputs(inputs).outputs
+    return node.op(*inputs, return_list=True)  # which computes test values
+
+
 def graft(outputs, memo):
     """Copy the graph between `memo`'s keys and `outputs`, with each key replaced.
 
@@ -37,7 +44,6 @@ def graft(outputs, memo):
     another function's graph owns; so are constants. Other variables without
     an owner are shared.
     """
-    testing = theano.config.compute_test_value != 'off'
     stack = list(outputs)
     while stack:
         variable = stack.pop()
@@ -53,11 +59,7 @@ def graft(outputs, memo):
             stack.append(variable)
             stack.extend(missing)
             continue
-        inputs = [memo[i] for i in node.inputs]
-        if testing:  # applying the op computes the new node's test values
-            copies = node.op(*inputs, return_list=True)
-        else:
-            copies = node.clone_with_new_inputs(inputs).outputs
+        copies = copy_node(node, [memo[i] for i in node.inputs])
         for original, copy in zip(node.outputs, copies):
             memo.setdefault(original, copy)
     return [memo[o] for o in outputs]

@@ -1,0 +1,437 @@
+"""Rules on an expression that is already built, whatever built it."""
+import inspect
+import itertools
+from collections import Counter, OrderedDict, namedtuple
+from copy import copy
+
+import numpy as np
+import theano.tensor as T
+from theano import gof, scalar
+from theano.configparser import change_flags
+from theano.gof.graph import io_toposort
+from theano.scan_module.scan_op import Scan
+
+from .base import ModifiedBackprop, OverriddenFunction, _describe, _name
+from .op import (GradientOverrideOp, captured_variables, conform, copy_node,
+                 graft, true_gradients)
+
+#: The ways in which people write a rectifier, by their formula. An infinite
+#: bound stands for any constant from 10,000 up.
+RECTIFIERS = OrderedDict([
+    ('0.5 * (x + |x|)', lambda x: T.nnet.relu(x)),
+    ('(x + |x|) / 2', lambda x: (x + abs(x)) / 2),
+    ('maximum(x, 0)', lambda x: T.maximum(x, 0)),
+    ('switch(x > 0, x, 0)', lambda x: T.switch(x > 0, x, 0)),
+    ('switch(x >= 0, x, 0)', lambda x: T.switch(x >= 0, x, 0)),
+    ('switch(0 < x, x, 0)', lambda x: T.switch(T.lt(0, x), x, 0)),
+    ('switch(x < 0, 0, x)', lambda x: T.switch(x < 0, 0, x)),
+    ('switch(x <= 0, 0, x)', lambda x: T.switch(x <= 0, 0, x)),
+    ('x * (x > 0)', lambda x: x * (x > 0)),
+    ('x * cast(x > 0)', lambda x: x * T.cast(x > 0, x.dtype)),
+    ('clip(x, 0, big)', lambda x: T.clip(x, 0, np.inf)),
+])
+
+Place = namedtuple('Place', 'input output form depth scans')
+Place.__doc__ = """A place in a graph where a nonlinearity is applied.
+
+Attributes
+----------
+input, output : Variable
+    What goes into the nonlinearity, and what comes out.
+form : str
+    What it looks like: a key of `RECTIFIERS`, or a function's name.
+depth : int
+    How many such places lie between this one and the graph's inputs.
+scans : int
+    How many loops (``theano.scan``) it is in.
+"""
+
+
+class Report(list):
+    """The places that were given a rule, as a list that prints as a table."""
+
+    def __repr__(self):
+        rows = [('depth', 'scans', 'form', 'input')]
+        rows += [(str(p.depth), str(p.scans), p.form, str(p.input))
+                 for p in self]
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        return '\n'.join(
+            '  '.join([c.ljust(w) for c, w in zip(row, widths)] + [row[3]])
+            for row in rows)
+
+
+def override_in(outputs, rule, match=None, select=None):
+    """Apply a rule wherever its nonlinearity is in an expression.
+
+    Parameters
+    ----------
+    outputs : Variable or list of Variable
+        The expression, such as a network's logits: before any gradient is
+        taken, and before it is compiled. It stays as it is.
+    rule : ModifiedBackprop, subclass of it, or result of `override_gradient`
+        What to apply. An instance is looked for by its own nonlinearity; a
+        class by all the ways in which people write a rectifier.
+    match : callable or list of callable, optional
+        What to look for instead: functions of one Theano variable, which match
+        where the graph has the structure that they build, such as `RECTIFIERS`
+        or ``T.tanh``; or functions with one parameter, named `node`, which get
+        each ``theano.Apply`` and say whether it is one (its input is then the
+        node's first).
+    select : callable, optional
+        Called with each `Place`; what it refuses is left alone.
+
+    Returns
+    -------
+    overridden : Variable or list of Variable
+        New expressions of the same values, types and names. ``theano.grad`` of
+        these uses the rule.
+    report : list of Place
+        Where the rule was applied; it prints as a table.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not of the kind described.
+    ValueError
+        If nothing matches, or nothing is selected; the message says what is
+        there. If a gradient through such a nonlinearity is in the expression
+        already: a rule would come too late for that.
+
+    Notes
+    -----
+    The order is: build the network, `override_in`, ``theano.grad``.
+
+    Two graphs match if they consist of the same ops, constants of the same
+    value (of any dtype) and the same shared and symbolic variables, with the
+    inputs of a commutative op in any order. The forward pass is copied as it
+    is found, so values never change. Places inside ``theano.scan`` are
+    found too. What already carries an override is left alone.
+
+    A gradient is recognised by the terms that the derivative of the
+    nonlinearity leaves behind. That fails where the nonlinearity is so simple
+    that its derivative does not mention its input.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import numpy as np
+    >>> import theano, theano.tensor as T
+    >>> x = T.vector('x', dtype='float32')
+    >>> y = (T.maximum(x - 1, 0) * np.float32([1, -1])).sum()
+    >>> guided, report = gradmod.override_in(y, gradmod.GuidedBackprop)
+    >>> print(theano.grad(guided, x).eval({x: np.float32([2, 2])}))
+    [1. 0.]
+    >>> report
+    depth  scans  form           input
+    0      0      maximum(x, 0)  Elemwise{sub,no_inplace}.0
+    """
+    single = isinstance(outputs, gof.Variable)
+    outputs = [outputs] if single else outputs
+    _check_arguments(outputs, rule, select)
+    matcher = _Matcher(_forms(rule, match), outputs)
+    found = _find(outputs, matcher)[0]
+    gradient = matcher.find_gradient(outputs, [place for place, _ in found])
+    if gradient is not None:
+        raise ValueError(
+            'override_in: expected an expression without gradients, but %s is '
+            'part of a gradient through %s. Apply the rule to the network, '
+            'then take the gradient' % (gradient, matcher.wanted))
+    chosen = [(place, captured) for place, captured in found
+              if select is None or select(place)]
+    if not chosen:
+        raise ValueError('override_in: expected %s in the expression, found %s'
+                         % (matcher.wanted,
+                            _what_is_there(outputs, found)))
+    new = _rebuild(outputs, dict((p.output, (p, c)) for p, c in chosen), rule)
+    return (new[0] if single else new), Report(p for p, _ in chosen)
+
+
+def _check_arguments(outputs, rule, select):
+    if not (isinstance(outputs, (list, tuple)) and outputs and
+            all(isinstance(v, gof.Variable) for v in outputs)):
+        raise TypeError('override_in: expected a Theano variable or a list of '
+                        'them, got %s' % _describe(outputs))
+    for v in outputs:
+        if getattr(v, 'fgraph', None) is not None:
+            raise TypeError(
+                'override_in: %s belongs to a compiled function, whose graph '
+                'is optimized: the nonlinearities may be fused with their '
+                'neighbours. Pass the expression that was compiled' % v)
+    is_rule = (issubclass(rule, ModifiedBackprop) if inspect.isclass(rule) else
+               isinstance(rule, (ModifiedBackprop, OverriddenFunction)))
+    if not is_rule:
+        raise TypeError('override_in: expected a rule, such as GuidedBackprop '
+                        'or GuidedBackprop(relu), got %s' % _describe(rule))
+    if not (select is None or callable(select)):
+        raise TypeError('override_in: expected select to be a function of a '
+                        'Place, got %s' % _describe(select))
+
+
+def _forms(rule, match):
+    """Names and functions of what to look for."""
+    if match is None:
+        match = RECTIFIERS if inspect.isclass(rule) else rule._function
+    if isinstance(match, dict):
+        return match
+    functions = match if isinstance(match, (list, tuple)) else [match]
+    if not functions or not all(callable(f) for f in functions):
+        raise TypeError('override_in: expected match to be a function or a '
+                        'list of functions, got %s' % _describe(match))
+    return OrderedDict((_name(f), f) for f in functions)
+
+
+# Matching
+
+def _constant(v):
+    """The value of a constant, seen through broadcasting; or None."""
+    while v.owner:
+        op = v.owner.op
+        if isinstance(op, T.DimShuffle):
+            v = v.owner.inputs[0]
+        elif isinstance(op, T.Elemwise) and isinstance(
+                op.scalar_op, (scalar.Cast, scalar.Second)):
+            v = v.owner.inputs[-1]
+        else:
+            return None
+    return v.data if isinstance(v, gof.Constant) else None
+
+
+def _same_constant(pattern, value):
+    if value is None:
+        return False
+    if np.size(pattern) == 1 and np.isposinf(pattern):
+        return bool(np.min(value) >= 1e4)
+    try:
+        return np.array_equal(*np.broadcast_arrays(pattern, value))
+    except ValueError:
+        return False
+
+
+def _unify(patterns, variables, bound, free):
+    """Yield the bindings of `free` variables that make the two lists equal."""
+    if not patterns:
+        yield bound
+        return
+    for b in _unify_one(patterns[0], variables[0], bound, free):
+        for c in _unify(patterns[1:], variables[1:], b, free):
+            yield c
+
+
+def _unify_one(pattern, v, bound, free):
+    p, n = pattern.owner, v.owner
+    if pattern in free:
+        if bound.get(pattern, v) is v and pattern.type == v.type:
+            yield dict(list(bound.items()) + [(pattern, v)])
+    elif pattern is v:
+        yield bound
+    elif _constant(pattern) is not None:
+        if _same_constant(_constant(pattern), _constant(v)):
+            yield bound
+    elif (p and n and p.op == n.op and pattern.index == v.index
+            and len(p.inputs) == len(n.inputs)):
+        scalar_op = getattr(p.op, 'scalar_op', None)
+        orders = (itertools.permutations(n.inputs)
+                  if getattr(scalar_op, 'commutative', False) else [n.inputs])
+        for order in orders:
+            for b in _unify(p.inputs, order, bound, free):
+                yield b
+
+
+_Pattern = namedtuple('_Pattern', 'form x y captured')
+
+
+class _Matcher(object):
+    """Recognises the forms of a nonlinearity among the nodes of a graph."""
+
+    def __init__(self, forms, outputs):
+        self.wanted = ' or '.join(forms) if len(forms) < 4 else (
+            'a form of rectifier (%s, ...)' % ', '.join(list(forms)[:3]))
+        self._predicates, self._patterns = [], {}  # these by their root's op
+        types = OrderedDict.fromkeys(
+            v.type for node in _nodes(outputs) for v in node.inputs
+            if getattr(v, 'dtype', None) in T.float_dtypes)
+        for form, f in forms.items():
+            if _parameters(f) == ['node']:
+                self._predicates.append((form, f))
+                continue
+            for type in types:
+                pattern = _pattern(form, f, type)
+                if pattern:
+                    self._patterns.setdefault(pattern.y.owner.op, []).append(
+                        pattern)
+
+    def match(self, v):
+        """The form of `v`, its input and what else it refers to; or None."""
+        for form, x, y, captured in self._patterns.get(v.owner.op, ()):
+            for bound in _unify([y], [v], {}, {x}):
+                if x in bound:
+                    return form, bound[x], captured
+        for form, predicate in self._predicates:
+            if v.index == 0 and predicate(v.owner):
+                return form, v.owner.inputs[0], v.owner.inputs[1:]
+
+    def find_gradient(self, outputs, places):
+        """A term of a gradient through one of `places`, or through any if none."""
+        inputs = set(p.input for p in places)
+        forms = set((p.form, p.input.type) for p in places)
+        terms = {}
+        for pattern in itertools.chain(*self._patterns.values()):
+            if not places or (pattern.form, pattern.x.type) in forms:
+                for g, term in _gradient_terms(pattern):
+                    terms.setdefault(term.owner.op, []).append(
+                        (pattern.x, g, term))
+        forward = set(p.output for p in places)
+        for node in _nodes(outputs) if terms else ():
+            for x, g, term in terms.get(node.op, ()):
+                for v in node.outputs:
+                    for bound in _unify([term], [v], {}, {x, g}):
+                        if v not in forward and (
+                                not places or bound[x] in inputs):
+                            return v
+
+
+def _parameters(function):
+    try:
+        return list(inspect.signature(function).parameters)
+    except ValueError:  # something built in
+        return []
+
+
+@change_flags(compute_test_value='off')
+def _pattern(form, f, type):
+    """What `f` builds from a variable of this type."""
+    x = type('x')
+    try:
+        y = f(x)
+    except Exception:  # no function of such a variable
+        return None
+    if isinstance(y, (list, tuple)) and len(y) == 1:
+        (y,) = y
+    if not isinstance(y, gof.Variable):
+        raise TypeError('override_in: expected %s to return a Theano variable, '
+                        'got %s' % (form, _describe(y)))
+    if y.owner is None:
+        raise ValueError('override_in: %s leaves no op in a graph and cannot '
+                         'be looked for' % form)
+    return _Pattern(form, x, y, captured_variables([x], [y]))
+
+
+@change_flags(compute_test_value='off')
+def _gradient_terms(pattern):
+    """The terms of f'(x) g that depend on x and on g, each with its g."""
+    g = pattern.y.type('g')
+    try:
+        stack = true_gradients(pattern.y, [pattern.x], g, 'zero')
+    except Exception:  # not differentiable
+        return []
+    terms = []
+    while stack:
+        term = stack.pop()
+        if {pattern.x, g} <= set(gof.graph.ancestors([term])) and term.owner:
+            if getattr(term.owner.op, 'scalar_op', None) == scalar.add:
+                stack.extend(term.owner.inputs)
+            else:
+                terms.append((g, term))
+    return terms
+
+
+def _nodes(outputs):
+    """All nodes above `outputs`, those inside loops included."""
+    for node in io_toposort([], outputs):
+        if isinstance(node.op, Scan):
+            for inner in _nodes(node.op.outputs):
+                yield inner
+        yield node
+
+
+def _find(outputs, matcher, depth=0, scans=0):
+    """Pairs of a Place and what it refers to, and the depth of the outputs."""
+    found, depths = [], {}
+    for node in io_toposort([], outputs):
+        here = max([depth] + [depths.get(i, 0) for i in node.inputs])
+        if isinstance(node.op, Scan):
+            inner, here = _find(node.op.outputs, matcher, here, scans + 1)
+            found.extend(inner)
+        for v in node.outputs:
+            depths[v] = here
+            match = matcher.match(v)
+            if match:
+                form, x, captured = match
+                above = depths.get(x, depth)
+                found.append((Place(x, v, form, above, scans), captured))
+                depths[v] = above + 1
+    return found, max([depth] + [depths.get(v, 0) for v in outputs])
+
+
+def _what_is_there(outputs, found):
+    if found:
+        return '%d such places, all refused by select' % len(found)
+    nodes = list(_nodes(outputs))
+    others = _Matcher(RECTIFIERS, outputs)
+    forms = Counter(match[0] for match in (
+        others.match(v) for node in nodes for v in node.outputs) if match)
+    if forms:
+        return '%s: perhaps you meant match=gradmod.RECTIFIERS' % ', '.join(
+            '%d times %s' % (n, form) for form, n in forms.items())
+    ops = Counter(str(node.op) for node in nodes
+                  if isinstance(node.op, (T.Elemwise, GradientOverrideOp)))
+    return 'none, among %d nodes; elementwise: %s' % (len(nodes), ', '.join(
+        '%d times %s' % (n, op) for op, n in ops.most_common(8)) or 'none')
+
+
+# Rebuilding
+
+def _rebuild(outputs, chosen, rule):
+    """Copy what lies below the chosen places, with the rule applied there."""
+    memo = {}
+    for node in io_toposort([], outputs):
+        inputs, op = [memo.get(i, i) for i in node.inputs], node.op
+        if isinstance(op, Scan):
+            op, more = _rebuild_scan(op, chosen, rule)
+            inputs += more
+        if op is not node.op:
+            copies = op(*inputs, return_list=True)
+        elif inputs != node.inputs:
+            copies = copy_node(node, inputs)
+        else:
+            copies = node.outputs
+        for v, new in zip(node.outputs, copies):
+            if v in chosen:
+                place, captured = chosen[v]
+                new = _apply(rule, place, captured,
+                             memo.get(place.input, place.input))
+            if new is not v:
+                memo[v] = new
+                new.name = v.name
+                for key, value in vars(v.tag).items():
+                    vars(new.tag).setdefault(key, value)
+    return [memo.get(v, v) for v in outputs]
+
+
+def _apply(rule, place, captured, x):
+    """The rule around a copy of the forward pass as it was found."""
+    def nonlinearity(z):
+        memo = dict((v, v) for v in captured)
+        memo[place.input] = z
+        return graft([place.output], memo)[0]
+    nonlinearity.__name__ = place.form
+    if inspect.isclass(rule):
+        placed = rule(nonlinearity)
+    elif isinstance(rule, OverriddenFunction):
+        placed = OverriddenFunction(nonlinearity, rule.grad)
+    else:
+        placed = copy(rule)
+        placed.nonlinearity = nonlinearity
+    return conform(placed(x), place.output.type)
+
+
+def _rebuild_scan(op, chosen, rule):
+    """The loop with the rule inside, and the inputs that it needs besides."""
+    outputs = _rebuild(op.outputs, chosen, rule)
+    if outputs == op.outputs:
+        return op, []
+    more = [v for v in gof.graph.inputs(outputs)
+            if v not in op.inputs and not isinstance(v, gof.Constant)]
+    inputs = [v.type() for v in op.inputs + more]
+    outputs = graft(outputs, dict(zip(op.inputs + more, inputs)))
+    return Scan(inputs, outputs, copy(op.info)), more
