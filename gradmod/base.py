@@ -7,6 +7,7 @@ import numpy as np
 import theano
 import theano.tensor as T
 from theano.configparser import change_flags
+from theano.printing import Print
 from theano.tensor.opt import Assert
 from theano.tensor.var import _tensor_py_operators  # on host or device
 
@@ -23,6 +24,8 @@ def _describe(value):
 def _name(function):
     if isinstance(function, _Overridden):
         return repr(function)
+    if isinstance(function, T.Elemwise):
+        return str(function.scalar_op)
     return getattr(function, '__name__', type(function).__name__)
 
 
@@ -33,8 +36,9 @@ def _surely_of_shape(variables, v):
         v = stack.pop()
         if v in variables:
             return True
-        if v not in seen and v.owner and (isinstance(v.owner.op, T.Elemwise)
-                                          or is_transfer(v.owner.op)):
+        op = v.owner and v.owner.op
+        if v not in seen and (isinstance(op, (T.Elemwise, Print))
+                              or is_transfer(op)):
             seen.add(v)
             stack.extend(v.owner.inputs)
     return False

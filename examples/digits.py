@@ -1,0 +1,112 @@
+"""Train a small network on handwritten digits, and draw saliency maps of it."""
+import argparse
+import sys
+
+import gradmod  # first: it makes Theano and Lasagne importable
+import lasagne
+import numpy as np
+import theano
+import theano.tensor as T
+from lasagne.layers import (Conv2DLayer, DenseLayer, InputLayer,
+                            MaxPool2DLayer, NonlinearityLayer)
+
+from common import (METHODS, MISSING, draw, integer, picture,
+                    print_statistics, saliency_maps)
+try:
+    from sklearn.datasets import load_digits
+    from tqdm import tqdm
+except ImportError as error:
+    sys.exit(MISSING % error)
+
+ENOUGH = 0.97  # test accuracy, below which the maps would mean little
+
+
+def load_data(rng):
+    """Shuffle scikit-learn's digits, and hold a quarter of them out."""
+    digits = load_digits()
+    order = rng.permutation(len(digits.target))
+    images = digits.images[order, np.newaxis].astype('float32') / 16
+    classes = digits.target[order].astype('int32')
+    n = len(order) // 4
+    return images[n:], classes[n:], images[:n], classes[:n]
+
+
+def build_network():
+    net = InputLayer((None, 1, 8, 8))
+    net = Conv2DLayer(net, 32, 3, pad='full')  # rectified, by default
+    net = Conv2DLayer(net, 32, 3)
+    net = MaxPool2DLayer(net, 2)
+    net = Conv2DLayer(net, 64, 3)
+    logits = DenseLayer(net, 10, nonlinearity=None)
+    return NonlinearityLayer(logits, lasagne.nonlinearities.softmax)
+
+
+def train(network, images, classes, epochs, rng):
+    x = lasagne.layers.get_all_layers(network)[0].input_var
+    y = T.ivector('classes')
+    loss = lasagne.objectives.categorical_crossentropy(
+        lasagne.layers.get_output(network), y).mean()
+    params = lasagne.layers.get_all_params(network, trainable=True)
+    updates = lasagne.updates.sgd(loss, params, learning_rate=0.3)
+    step = theano.function([x, y], loss, updates=updates)
+    progress = tqdm(range(epochs), desc='training', unit='epoch')
+    for _ in progress:
+        batches = np.array_split(rng.permutation(len(images)),
+                                 -(-len(images) // 32))
+        losses = [step(images[batch], classes[batch]) for batch in batches]
+        progress.set_postfix(loss='%.4f' % np.mean(losses))
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__ + ' The digits come with scikit-learn. The picture '
+        'shows some that were held out from training, each with four maps of '
+        'the logit of its predicted class: the gradient, guided '
+        'backpropagation, DeconvNet, and zero (rectifiers pass no gradient).')
+    parser.add_argument('--output', metavar='PATH', type=picture,
+                        default='digits.png',
+                        help='the picture to write (default: %(default)s)')
+    parser.add_argument('--images', metavar='N', type=integer(1, 100),
+                        default=6,
+                        help='how many digits to draw (default: %(default)s)')
+    parser.add_argument('--epochs', metavar='N', type=integer(1, 1000),
+                        default=15,
+                        help='how long to train (default: %(default)s)')
+    parser.add_argument('--seed', metavar='N', type=integer(0, 2**32 - 1),
+                        default=1,
+                        help='of all random numbers (default: %(default)s)')
+    args = parser.parse_args()
+
+    theano.config.floatX = 'float32'
+    rng = np.random.RandomState(args.seed)
+    lasagne.random.set_rng(rng)
+    images, classes, test_images, test_classes = load_data(rng)
+    network = build_network()
+    train(network, images, classes, args.epochs, rng)
+
+    x = lasagne.layers.get_all_layers(network)[0].input_var
+    probabilities = lasagne.layers.get_output(network, deterministic=True)
+    predicted = theano.function([x], probabilities.argmax(axis=1))(test_images)
+    accuracy = (predicted == test_classes).mean()
+    print('test accuracy: %.1f %% of %d digits' %
+          (100 * accuracy, len(predicted)))
+    if accuracy < ENOUGH:
+        sys.exit('That is less than %.0f %%, and the maps of such a network '
+                 'mean little: train it longer (--epochs)' % (100 * ENOUGH))
+
+    maps = saliency_maps(network.input_layer, test_images, METHODS)
+    print_statistics(maps)
+    # A digit of each class, then a second one of each, and so on.
+    turns = [(test_classes[:i] == c).sum() for i, c in enumerate(test_classes)]
+    chosen = np.lexsort((test_classes, turns))[:args.images]
+    draw(args.output, test_images[chosen, 0],
+         ['predicted %d\ntrue %d' % (predicted[i], test_classes[i])
+          for i in chosen],
+         {method: values[chosen, 0] for method, values in maps.items()},
+         'Gradient of the logit of the predicted class with respect to the '
+         'pixels, as each method computes it. Each map is divided by its own '
+         'largest absolute value (max); white is 0.')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,151 @@
+"""What a rule does to a gradient, in numbers."""
+import numpy as np
+import theano
+import theano.tensor as T
+
+from .base import _describe, _name, _Overridden
+
+VALUES = (-np.inf, -2., -1., -0., 0., 1., 2., np.inf, np.nan)
+
+
+class GradientReport(object):
+    """What `check_gradient` found; prints as a table.
+
+    Attributes
+    ----------
+    name : str
+        The function.
+    used : bool or None
+        Whether ``theano.grad`` gives what the function's own `grad` says. None
+        if the function has no `grad`: there is nothing to be used.
+    linear : bool
+        Whether the gradient is linear in the incoming gradient g, at finite
+        values: whether ``theano.Rop`` can have a meaning.
+    values : array of shape (n, n)
+        The gradient that ``theano.grad`` gives, by z (rows) and g (columns).
+    true : array of shape (n, n) or None
+        The gradient without an override, where Theano knows one.
+    differs : array of bool of shape (n, n)
+        Where the two are not the same.
+    z, g : arrays of shape (n,)
+        The inputs and incoming gradients that were tried.
+    """
+
+    def __init__(self, **attributes):
+        self.__dict__.update(attributes)
+
+    def __repr__(self):
+        used = {None: 'it has no grad of its own',
+                True: 'its grad is used by theano.grad',
+                False: 'ITS GRAD IS IGNORED by theano.grad'}[self.used]
+        lines = ['%s: %s' % (self.name, used),
+                 'linear in g: %s' % ('yes' if self.linear else 'no')]
+        if self.true is None:
+            lines.append('Theano knows no gradient without it')
+        elif self.differs.any():
+            lines.append('* differs from the gradient without it')
+        else:
+            lines.append('the same as the gradient without it')
+        rows = [['z \\ g'] + ['%g ' % g for g in self.g]]
+        for z, values, stars in zip(self.z, self.values, self.differs):
+            rows.append(['%g' % z] + ['%.4g%s' % (v, '*' if s else ' ')
+                                      for v, s in zip(values, stars)])
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        return '\n'.join(lines + ['  '.join(
+            c.rjust(w) for c, w in zip(row, widths)) for row in rows])
+
+
+def check_gradient(function, dtype='float32', shape=(1,)):
+    """Tell what gradient ``theano.grad`` takes through a function of one input.
+
+    Parameters
+    ----------
+    function : callable
+        A rule, such as ``GuidedBackprop(relu)``, a result of
+        `override_gradient`, or any function of one Theano variable.
+    dtype : str, optional
+        Of z and g.
+    shape : tuple of int, optional
+        The function is applied to arrays of this shape filled with one number;
+        the first number of the gradient is reported. The default does for
+        whatever is elementwise.
+
+    Returns
+    -------
+    GradientReport
+        The gradient at all pairs of an input z and an incoming gradient g from
+        -inf, -2, -1, -0, 0, 1, 2, inf and nan; where it differs from the true
+        one; whether it is linear in g; whether an override is used at all.
+
+    Raises
+    ------
+    TypeError
+        If `function` is not callable, or takes no such variable.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano.tensor as T
+    >>> report = gradmod.check_gradient(gradmod.GuidedBackprop(T.nnet.relu))
+    >>> report.used, report.linear
+    (True, False)
+    >>> print(report)                                    # doctest: +ELLIPSIS
+    GuidedBackprop(relu): its grad is used by theano.grad
+    linear in g: no
+    * differs from the gradient without it
+    z \\ g  -inf   -2   -1   -0   0   1   2   inf   nan...
+    """
+    if not callable(function):
+        raise TypeError('check_gradient: expected a function of one Theano '
+                        'variable, got %s' % _describe(function))
+    z = T.TensorType(dtype, (False,) * len(shape))('z')
+    y = function(z)
+    g = y.type('g')
+
+    def evaluate(gradient):
+        f = theano.function([z, g], gradient, on_unused_input='ignore',
+                            mode=theano.Mode('py', 'fast_compile'))
+
+        def at(z_value, g_value):
+            with np.errstate(all='ignore'):
+                value = f(np.full(shape, z_value, dtype),
+                          np.full(shape, g_value, g.dtype))
+            return np.ravel(value)[0]
+        return at
+
+    def table(at):
+        return np.array([[at(a, b) for b in VALUES] for a in VALUES])
+
+    at = evaluate(theano.grad(None, z, known_grads={y: g},
+                              disconnected_inputs='ignore'))
+    values, true, used = table(at), None, None
+    inner = getattr(function, 'nonlinearity',
+                    getattr(function, '_function', None))
+    if inner is not None:
+        try:
+            true = table(evaluate(theano.grad(
+                None, z, known_grads={inner(z): g},
+                disconnected_inputs='ignore')))
+        except Exception:  # it need not be differentiable
+            true = None
+    grad = getattr(function, 'grad', None)
+    if grad is not None:
+        if isinstance(function, _Overridden):
+            own = function._gradients([z], inner(z), g)
+        else:  # an object made by another recipe
+            own = grad([z], [g])
+        own = own[0] if isinstance(own, (list, tuple)) else own
+        used = _same(values, table(evaluate(own))).all()
+    finite = [v for v in VALUES if np.isfinite(v)]
+    unit = dict((a, at(a, 1)) for a in finite)
+    linear = all(np.allclose(at(a, b), b * unit[a]) for a in finite
+                 for b in finite + [.5, 1e3])
+    return GradientReport(
+        name=_name(function), used=used, linear=linear, values=values,
+        true=true, z=np.array(VALUES), g=np.array(VALUES),
+        differs=(np.zeros(values.shape, bool) if true is None
+                 else ~_same(values, true)))
+
+
+def _same(a, b):
+    return (a == b) | (np.isnan(a) & np.isnan(b))
