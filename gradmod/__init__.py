@@ -3,9 +3,19 @@ from . import compat  # first: makes Theano importable where it would not be
 from .base import ModifiedBackprop, override_gradient
 from .check import check_gradient
 from .graph import RECTIFIERS, override_in
-from .rules import DeconvNet, GuidedBackprop, ZeroBackprop
+from .rules import (BackpropThrough, ClipGradient, ClipGradientNorm,
+                    DeconvNet, DeconvNonlinearity, DeepLiftRescale,
+                    EpsilonLRP, GradientProbe, GradientReversal,
+                    GuidedBackprop, GuidedGradient, NaNGuard, NoisyGradient,
+                    RectGrad, ScaleGradient, StraightThrough, ZeroBackprop)
 
 __version__ = '0.1.0'
-__all__ = ['ModifiedBackprop', 'override_gradient',
-           'override_in', 'RECTIFIERS', 'check_gradient',
-           'GuidedBackprop', 'DeconvNet', 'ZeroBackprop']
+__all__ = [
+    'ModifiedBackprop', 'override_gradient', 'check_gradient',
+    'override_in', 'RECTIFIERS',
+    'GuidedBackprop', 'DeconvNet', 'ZeroBackprop', 'GuidedGradient',
+    'DeconvNonlinearity', 'BackpropThrough', 'RectGrad',
+    'EpsilonLRP', 'DeepLiftRescale',
+    'StraightThrough', 'GradientReversal', 'ScaleGradient', 'ClipGradient',
+    'ClipGradientNorm', 'NoisyGradient',
+    'GradientProbe', 'NaNGuard']

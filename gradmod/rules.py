@@ -3,8 +3,10 @@
 In the formulas z is the input of the nonlinearity f, g the gradient of the
 cost with respect to f(z), and [c] is 1 where c holds and 0 elsewhere.
 """
+import numpy as np
 import theano.scalar as scalar
 import theano.tensor as T
+from theano.printing import Print
 
 from .base import ModifiedBackprop
 
@@ -101,7 +103,6 @@ class GuidedBackprop(ModifiedBackprop):
 
     Examples
     --------
-    >>> import numpy as np
     >>> import gradmod
     >>> import theano, theano.tensor as T
     >>> relu = gradmod.GuidedBackprop(T.nnet.relu)
@@ -153,7 +154,6 @@ class DeconvNet(ModifiedBackprop):
 
     Examples
     --------
-    >>> import numpy as np
     >>> import gradmod
     >>> import theano, theano.tensor as T
     >>> relu = gradmod.DeconvNet(T.nnet.relu)
@@ -183,7 +183,6 @@ class ZeroBackprop(ModifiedBackprop):
 
     Examples
     --------
-    >>> import numpy as np
     >>> import gradmod
     >>> import theano, theano.tensor as T
     >>> relu = gradmod.ZeroBackprop(T.nnet.relu)
@@ -197,3 +196,579 @@ class ZeroBackprop(ModifiedBackprop):
     def grad(self, inputs, out_grads):
         (z,) = inputs
         return (z.zeros_like(),)
+
+
+def identity(x):
+    """x itself: for a rule that is a layer of its own."""
+    return x
+
+
+def _like(value, g):
+    """A rule's parameter (a number or a variable) in the dtype of `g`."""
+    return T.cast(value, g.dtype)
+
+
+# Pictures
+
+class GuidedGradient(ModifiedBackprop):
+    """Guided backpropagation for any nonlinearity: f'(z) g [g > 0].
+
+    For units that are not closed for z <= 0 (leaky, ELU): their own
+    derivative takes the place of the gate [z > 0] of `GuidedBackprop`. For
+    ReLU both agree, except that at z = 0 Theano's derivative is 1 / 2.
+
+    Parameters
+    ----------
+    nonlinearity : callable
+        See `ModifiedBackprop`.
+
+    Notes
+    -----
+    A generalisation of ours of Springenberg et al. (2015), who define the rule
+    for ReLU. The caveats of `GuidedBackprop` hold.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> leaky = gradmod.GuidedGradient(lambda z: T.nnet.relu(z, .5))
+    >>> z, w = T.vectors('zw')
+    >>> saliency = theano.grad((leaky(z) * w).sum(), z)
+    >>> f = theano.function([z, w], saliency, allow_input_downcast=True)
+    >>> print(f([-1, -1, 2], [5, -6, 7]))
+    [2.5 0.  7. ]
+    """
+
+    def grad(self, inputs, out_grads, true_grads):
+        (g,), (t,) = out_grads, true_grads
+        return (T.switch(g > 0, t, t.zeros_like()),)
+
+
+class DeconvNonlinearity(ModifiedBackprop):
+    """The nonlinearity applied to the gradient: f(g).
+
+    What recipes for Lasagne call DeconvNet. For ReLU it is `DeconvNet`; a
+    leaky or ELU unit lets some of the negative gradient pass.
+
+    Parameters
+    ----------
+    nonlinearity : callable
+        See `ModifiedBackprop`.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> leaky = gradmod.DeconvNonlinearity(lambda z: T.nnet.relu(z, .5))
+    >>> z, w = T.vectors('zw')
+    >>> saliency = theano.grad((leaky(z) * w).sum(), z)
+    >>> f = theano.function([z, w], saliency, allow_input_downcast=True)
+    >>> print(f([-1, -1, 2], [5, -6, 7]))
+    [ 5. -3.  7.]
+    """
+
+    def grad(self, inputs, out_grads):
+        (g,) = out_grads
+        return (self.nonlinearity(g),)
+
+
+class BackpropThrough(ModifiedBackprop):
+    """The gradient as if there were no nonlinearity: g.
+
+    Parameters
+    ----------
+    nonlinearity : callable
+        See `ModifiedBackprop`.
+
+    Notes
+    -----
+    With it in place of every nonlinearity, a network's gradient is the product
+    of its weights: what the architecture would show of any input.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> relu = gradmod.BackpropThrough(T.nnet.relu)
+    >>> z = T.vector('z')
+    >>> f = theano.function([z], theano.grad((3 * relu(z)).sum(), z),
+    ...                     allow_input_downcast=True)
+    >>> print(f([-1, 2]))
+    [3. 3.]
+    """
+
+    def grad(self, inputs, out_grads):
+        return out_grads
+
+
+class RectGrad(ModifiedBackprop):
+    """Rectified gradient: g [f(z) g > tau].
+
+    A unit passes its gradient down if its contribution, activation times
+    gradient, exceeds a threshold [1]_.
+
+    Parameters
+    ----------
+    nonlinearity : callable
+        See `ModifiedBackprop`.
+    threshold : float or scalar variable, optional
+        tau.
+    quantile : float or scalar variable in [0, 1), optional
+        Take for tau this quantile of f(z) g among the units of a layer, for
+        each sample (the first axis) by itself, instead of `threshold`. The
+        paper uses .98 and more.
+
+    Notes
+    -----
+    The quantile is the value at position ceil(q n) - 1 of the n sorted
+    contributions (the first for q = 0); no interpolation.
+
+    References
+    ----------
+    .. [1] Kim, Seo, Jeon, Koo, Choe, Jeon (2019): Why are Saliency Maps Noisy?
+       Cause of and Solution to Noisy Saliency Maps. ICCV workshop.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> relu = gradmod.RectGrad(T.nnet.relu, threshold=10)
+    >>> z, w = T.vectors('zw')
+    >>> saliency = theano.grad((relu(z) * w).sum(), z)
+    >>> f = theano.function([z, w], saliency, allow_input_downcast=True)
+    >>> print(f([2, 2, -3], [4, 6, -7]))
+    [0. 6. 0.]
+    """
+
+    def __init__(self, nonlinearity, threshold=0., quantile=None):
+        super().__init__(nonlinearity)
+        self.threshold = threshold
+        self.quantile = quantile
+
+    def grad(self, inputs, out_grads):
+        (z,), (g,) = inputs, out_grads
+        contribution = self.nonlinearity(z) * g
+        threshold = _like(self.threshold, g)
+        if self.quantile is not None:
+            rows = contribution.flatten(2) if g.ndim > 1 else (
+                contribution.dimshuffle('x', *range(g.ndim)).flatten(2))
+            n = rows.shape[1]
+            position = T.ceil(_like(self.quantile, g) * n).astype('int64') - 1
+            threshold = T.sort(rows, axis=1)[:, T.maximum(position, 0)]
+            threshold = threshold.dimshuffle(*[0] + ['x'] * (g.ndim - 1)) if (
+                g.ndim > 1) else threshold[0]
+        return (T.switch(contribution > threshold, g, g.zeros_like()),)
+
+
+# Attribution
+
+class EpsilonLRP(ModifiedBackprop):
+    """Layer-wise relevance propagation, epsilon rule: g f(z) / (z + eps sign(z)).
+
+    With it in place of every nonlinearity, the gradient times the input is the
+    relevance that the epsilon rule assigns to the input [1]_, following [2]_.
+
+    Parameters
+    ----------
+    nonlinearity : callable
+        With f(0) = 0, such as ReLU or tanh; otherwise the rule diverges near
+        z = 0.
+    epsilon : float or scalar variable, optional
+        Keeps the ratio finite. sign(0) counts as 1.
+
+    Notes
+    -----
+    It is a rule of nonlinearities, and treats the biases of the network as
+    relevance that is lost. Compute it for one output at a time, before the
+    softmax.
+
+    References
+    ----------
+    .. [1] Bach et al. (2015): On Pixel-Wise Explanations for Non-Linear
+       Classifier Decisions by Layer-Wise Relevance Propagation. PLoS ONE.
+    .. [2] Ancona, Ceolini, Oztireli, Gross (2018): Towards better understanding
+       of gradient-based attribution methods for deep neural networks. ICLR.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> square = gradmod.EpsilonLRP(T.sqr, epsilon=1)
+    >>> z = T.vector('z')
+    >>> f = theano.function([z], theano.grad(square(z).sum(), z),
+    ...                     allow_input_downcast=True)
+    >>> print(f([1, -3]))
+    [ 0.5  -2.25]
+    """
+
+    def __init__(self, nonlinearity, epsilon=1e-4):
+        super().__init__(nonlinearity)
+        self.epsilon = epsilon
+
+    def grad(self, inputs, out_grads):
+        (z,), (g,) = inputs, out_grads
+        epsilon = _like(self.epsilon, g)
+        stabilised = z + T.switch(z >= 0, epsilon, -epsilon)
+        return (g * self.nonlinearity(z) / stabilised,)
+
+
+class DeepLiftRescale(ModifiedBackprop):
+    """DeepLIFT, rescale rule: g (f(z) - f(z0)) / (z - z0).
+
+    z0 is the value of z for a reference input [1]_. The network is applied to
+    a batch whose first half are the inputs and whose second half are their
+    references, in the same order. Then the gradient times the difference of
+    input and reference is each input's contribution to the difference of the
+    outputs, and the contributions sum to that difference (completeness).
+
+    Parameters
+    ----------
+    nonlinearity : callable
+        Elementwise. See `ModifiedBackprop`.
+    tolerance : float or scalar variable, optional
+        Where abs(z - z0) is not above this, the true gradient at z is used
+        instead of the ratio.
+
+    Notes
+    -----
+    Take the gradient of the first half's outputs; both halves of it are
+    multiplied by the same ratio. The formulation of the rescale rule as a
+    modified gradient is that of Ancona et al. (2018). Max-pooling is not
+    covered: contributions through it are those of its gradient, and
+    completeness fails there.
+
+    References
+    ----------
+    .. [1] Shrikumar, Greenside, Kundaje (2017): Learning Important Features
+       Through Propagating Activation Differences. ICML.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> relu = gradmod.DeepLiftRescale(T.nnet.relu)
+    >>> z = T.matrix('z')                  # one input, one reference
+    >>> f = theano.function([z], theano.grad(relu(z)[0].sum(), z)[0],
+    ...                     allow_input_downcast=True)
+    >>> print(f([[3, -1], [-1, -2]]))      # relu rises by 3 and by 0
+    [0.75 0.  ]
+    """
+
+    def __init__(self, nonlinearity, tolerance=1e-6):
+        super().__init__(nonlinearity)
+        self.tolerance = tolerance
+
+    def grad(self, inputs, out_grads, true_grads):
+        (z,), (g,), (t,) = inputs, out_grads, true_grads
+        y, half = self.nonlinearity(z), z.shape[0] // 2
+        dz = T.tile(z[:half] - z[half:], (2,) + (1,) * (z.ndim - 1))
+        dy = T.tile(y[:half] - y[half:], (2,) + (1,) * (z.ndim - 1))
+        small = abs(dz) <= _like(self.tolerance, z)
+        ratio = dy / T.switch(small, T.ones_like(dz), dz)
+        return (T.switch(small, t, g * ratio),)
+
+
+# Training
+
+class StraightThrough(ModifiedBackprop):
+    """The straight-through estimator: g, or g [abs(z) <= bound].
+
+    Trains through a function whose derivative is 0 or does not exist: a sign,
+    a threshold, a rounding [1]_. With ``bound=1`` the gradient is cancelled
+    where the unit is saturated, as for binarized networks [2]_.
+
+    Parameters
+    ----------
+    nonlinearity : callable
+        Such as ``theano.tensor.sgn``. A result that is not of a float dtype
+        has to be cast to one.
+    bound : float or scalar variable, optional
+        No gradient passes where abs(z) exceeds it.
+
+    References
+    ----------
+    .. [1] Bengio, Leonard, Courville (2013): Estimating or Propagating
+       Gradients Through Stochastic Neurons for Conditional Computation.
+    .. [2] Hubara, Courbariaux, Soudry, El-Yaniv, Bengio (2016): Binarized
+       Neural Networks. NIPS.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> sign = gradmod.StraightThrough(T.sgn, bound=1)
+    >>> z = T.vector('z')
+    >>> f = theano.function([z], theano.grad((3 * sign(z)).sum(), z),
+    ...                     allow_input_downcast=True)
+    >>> print(f([-2, -.5, 1]))
+    [0. 3. 3.]
+    """
+
+    def __init__(self, nonlinearity, bound=None):
+        super().__init__(nonlinearity)
+        self.bound = bound
+
+    def grad(self, inputs, out_grads):
+        (z,), (g,) = inputs, out_grads
+        if self.bound is None:
+            return (g,)
+        return (T.switch(abs(z) <= _like(self.bound, z), g, g.zeros_like()),)
+
+
+class ScaleGradient(ModifiedBackprop):
+    """The true gradient times a factor: factor f'(z) g.
+
+    Parameters
+    ----------
+    nonlinearity : callable, optional
+        The identity by default: a layer of its own.
+    factor : float or scalar variable
+        A shared variable can be changed during training.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> slower = gradmod.ScaleGradient(factor=.1)
+    >>> z = T.vector('z')
+    >>> f = theano.function([z], theano.grad((3 * slower(z)).sum(), z),
+    ...                     allow_input_downcast=True)
+    >>> print(f([-2, 1]))
+    [0.3 0.3]
+    """
+
+    def __init__(self, nonlinearity=identity, factor=1.):
+        super().__init__(nonlinearity)
+        self.factor = factor
+
+    def grad(self, inputs, out_grads, true_grads):
+        (t,) = true_grads
+        return (t * _like(self.factor, t),)
+
+
+class GradientReversal(ScaleGradient):
+    """The gradient reversal layer: -factor f'(z) g.
+
+    Between a feature extractor and a classifier of domains it makes the
+    features such that the domains cannot be told apart [1]_.
+
+    Parameters
+    ----------
+    nonlinearity : callable, optional
+        The identity by default: a layer of its own.
+    factor : float or scalar variable
+        The paper's lambda, which grows from 0 to 1 during training: give a
+        shared variable and set it.
+
+    References
+    ----------
+    .. [1] Ganin, Lempitsky (2015): Unsupervised Domain Adaptation by
+       Backpropagation. ICML.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> reverse = gradmod.GradientReversal(factor=.5)
+    >>> z = T.vector('z')
+    >>> f = theano.function([z], theano.grad((3 * reverse(z)).sum(), z),
+    ...                     allow_input_downcast=True)
+    >>> print(f([-2, 1]))
+    [-1.5 -1.5]
+    """
+
+    def grad(self, inputs, out_grads, true_grads):
+        (t,) = true_grads
+        return (-t * _like(self.factor, t),)
+
+
+class ClipGradient(ModifiedBackprop):
+    """The true gradient, clipped by value: min(max(f'(z) g, low), high).
+
+    Parameters
+    ----------
+    nonlinearity : callable, optional
+        The identity by default: a layer of its own.
+    low, high : float or scalar variable
+        The bounds.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> clipped = gradmod.ClipGradient(low=-1, high=1)
+    >>> z = T.vector('z')
+    >>> f = theano.function([z], theano.grad((clipped(z) ** 2).sum(), z),
+    ...                     allow_input_downcast=True)
+    >>> print(f([-2, .25]))
+    [-1.   0.5]
+    """
+
+    def __init__(self, nonlinearity=identity, low=-1., high=1.):
+        super().__init__(nonlinearity)
+        self.low = low
+        self.high = high
+
+    def grad(self, inputs, out_grads, true_grads):
+        (t,) = true_grads
+        return (T.clip(t, _like(self.low, t), _like(self.high, t)),)
+
+
+class ClipGradientNorm(ModifiedBackprop):
+    """The true gradient t = f'(z) g, clipped by norm: t min(1, norm / ||t||).
+
+    Parameters
+    ----------
+    nonlinearity : callable, optional
+        The identity by default: a layer of its own.
+    norm : float or scalar variable
+        The largest Euclidean norm that the gradient, of the whole batch, may
+        have. One that is 0 stays 0.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> clipped = gradmod.ClipGradientNorm(norm=1)
+    >>> z = T.vector('z')
+    >>> f = theano.function([z], theano.grad((clipped(z) ** 2).sum(), z),
+    ...                     allow_input_downcast=True)
+    >>> print(f([3, 4]))
+    [0.6 0.8]
+    """
+
+    def __init__(self, nonlinearity=identity, norm=1.):
+        super().__init__(nonlinearity)
+        self.norm = norm
+
+    def grad(self, inputs, out_grads, true_grads):
+        (t,) = true_grads
+        norm = _like(self.norm, t)
+        return (t * (norm / T.maximum(t.norm(2), norm)),)
+
+
+class NoisyGradient(ModifiedBackprop):
+    """The true gradient plus noise: f'(z) g + noise.
+
+    Parameters
+    ----------
+    nonlinearity : callable, optional
+        The identity by default: a layer of its own.
+    noise : Variable
+        Of the shape of z, drawn outside of the rule, with a stream of Theano's:
+        ``streams.normal((64, 10), std=.1)``. Draws inside a rule would be one
+        draw for all the layers that share it; make one instance a layer.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> from theano.sandbox.rng_mrg import MRG_RandomStreams
+    >>> noise = MRG_RandomStreams(1).normal((1000,), std=.1)
+    >>> noisy = gradmod.NoisyGradient(noise=noise)
+    >>> z = T.vector('z')
+    >>> f = theano.function([z], theano.grad((3 * noisy(z)).sum(), z),
+    ...                     allow_input_downcast=True)
+    >>> print('%.1f %.1f' % (f([0] * 1000).mean(), f([0] * 1000).std()))
+    3.0 0.1
+    """
+
+    def __init__(self, nonlinearity=identity, noise=0.):
+        super().__init__(nonlinearity)
+        self.noise = noise
+
+    def grad(self, inputs, out_grads, true_grads):
+        (t,) = true_grads
+        return (t + _like(self.noise, t),)
+
+
+# Debugging
+
+class GradientProbe(ModifiedBackprop):
+    """Watch the true gradient, f'(z) g, without changing it.
+
+    Parameters
+    ----------
+    nonlinearity : callable, optional
+        The identity by default: a layer of its own.
+    record : callable
+        Called as ``record(gradient)``, with a numpy array, whenever a compiled
+        function computes the gradient. It runs in Python, and neighbouring
+        operations are not fused across it: for debugging. To tell layers
+        apart, make one instance a layer.
+
+    Raises
+    ------
+    TypeError
+        If `record` is not callable.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> seen = []
+    >>> probed = gradmod.GradientProbe(T.tanh, lambda g: seen.append(g.max()))
+    >>> z = T.vector('z')
+    >>> f = theano.function([z], theano.grad((3 * probed(z)).sum(), z),
+    ...                     allow_input_downcast=True)
+    >>> print(f([0, 0]), float(seen[0]))
+    [3. 3.] 3.0
+    """
+
+    def __init__(self, nonlinearity=identity, record=None):
+        super().__init__(nonlinearity)
+        if not callable(record):
+            raise TypeError('%r: expected record to be a function of a numpy '
+                            'array, got %r' % (self, record))
+        self.record = record
+
+    def grad(self, inputs, out_grads, true_grads):
+        (t,) = true_grads
+        return (Print(global_fn=self._watch)(t),)
+
+    def _watch(self, op, value):
+        self.record(np.asarray(value))
+
+
+class NaNGuard(GradientProbe):
+    """The true gradient, f'(z) g, or an error that names the layer.
+
+    Parameters
+    ----------
+    nonlinearity : callable, optional
+        The identity by default: a layer of its own.
+    name : str
+        What to call the layer in the error.
+
+    Raises
+    ------
+    FloatingPointError
+        When a compiled function computes a gradient with a NaN or an infinity
+        in it; says how many, and of how many.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> guarded = gradmod.NaNGuard(T.sqrt, name='layer 3')
+    >>> z = T.vector('z')
+    >>> f = theano.function([z], theano.grad(guarded(z).sum(), z),
+    ...                     allow_input_downcast=True)
+    >>> print(f([1, 4]))
+    [0.5  0.25]
+    >>> f([1, 0])                                   # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    FloatingPointError: NaNGuard(sqrt) 'layer 3': 1 of 2 values of ...
+    """
+
+    def __init__(self, nonlinearity=identity, name=''):
+        self.name = name
+        super().__init__(nonlinearity, self._check)
+
+    def _check(self, value):
+        bad = value.size - np.isfinite(value).sum()
+        if bad:
+            raise FloatingPointError(
+                '%r %r: %d of %d values of the gradient are not finite' %
+                (self, self.name, bad, value.size))

@@ -1,0 +1,213 @@
+"""The rules besides the three of the historic recipe (see test_rules.py)."""
+import pickle
+
+import numpy as np
+import pytest
+import theano
+import theano.tensor as T
+from theano.sandbox.rng_mrg import MRG_RandomStreams
+
+import gradmod
+
+from . import reference
+
+PY = theano.Mode(linker='py', optimizer='fast_compile')
+RNG = np.random.RandomState(0)
+# all sign quadrants, zeros, ties with thresholds
+Z, G = (a.ravel() for a in np.meshgrid([-2.5, -1, -.5, 0, .5, 1, 3],
+                                       [-4., -1, 0, .25, 1, 2]))
+
+
+def leaky(z):
+    return T.nnet.relu(z, .5)
+
+
+def identity(z):
+    return z
+
+
+def gradient(rule, dtype='float64', ndim=1, mode=PY):
+    type = T.TensorType(dtype, (False,) * ndim)
+    z, g = type('z'), type('g')
+    out = theano.grad(None, z, known_grads={rule(z): g})
+    assert out.type == type
+    return theano.function([z, g], out, mode=mode, on_unused_input='ignore')
+
+
+ELEMENTWISE = [
+    (gradmod.GuidedGradient(leaky), reference.guided_leaky(.5)),
+    (gradmod.DeconvNonlinearity(leaky), lambda z, g: g if g > 0 else .5 * g),
+    (gradmod.BackpropThrough(T.nnet.relu), lambda z, g: g),
+    (gradmod.RectGrad(T.nnet.relu), reference.rect_grad(0)),
+    (gradmod.RectGrad(T.nnet.relu, threshold=.5), reference.rect_grad(.5)),
+    (gradmod.EpsilonLRP(T.nnet.relu, epsilon=.1), reference.epsilon_lrp(.1)),
+    (gradmod.StraightThrough(T.sgn), lambda z, g: g),
+    (gradmod.StraightThrough(T.sgn, bound=1), reference.straight_through(1)),
+    (gradmod.StraightThrough(T.round, bound=1), reference.straight_through(1)),
+    (gradmod.StraightThrough(lambda z: T.cast(z > 0, z.dtype), bound=1),
+     reference.straight_through(1)),
+    (gradmod.ScaleGradient(factor=3), lambda z, g: 3 * g),
+    (gradmod.ScaleGradient(T.sqr, factor=3), lambda z, g: 6 * z * g),
+    (gradmod.GradientReversal(factor=.5), lambda z, g: -.5 * g),
+    (gradmod.GradientReversal(), lambda z, g: -g),
+    (gradmod.ClipGradient(low=-1, high=.5),
+     lambda z, g: min(max(g, -1), .5)),
+    (gradmod.ClipGradient(T.sqr), lambda z, g: min(max(2 * z * g, -1), 1)),
+    (gradmod.NoisyGradient(T.sqr, noise=.25), lambda z, g: 2 * z * g + .25),
+    (gradmod.GradientProbe(T.sqr, lambda g: None), lambda z, g: 2 * z * g),
+    (gradmod.NaNGuard(T.sqr), lambda z, g: 2 * z * g),
+]
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+@pytest.mark.parametrize('rule, expected', ELEMENTWISE)
+def test_values(rule, expected, dtype):
+    z, g = Z.astype(dtype), G.astype(dtype)
+    got = gradient(rule, dtype)(z, g)
+    np.testing.assert_allclose(got, reference.elementwise(expected, z, g),
+                               rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize('rule, expected', ELEMENTWISE)
+def test_forward_pass_is_unchanged(rule, expected):
+    z = T.dvector('z')
+    f = theano.function([z], [rule(z), rule.nonlinearity(z)], mode=PY)
+    got, want = f(Z)
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize('rule, expected', ELEMENTWISE)
+def test_no_shape_check_at_run_time(rule, expected):
+    z, g = T.dvectors('zg')
+    f = theano.function(
+        [z, g], theano.grad(None, z, known_grads={rule(z): g}),
+        mode='FAST_COMPILE', on_unused_input='ignore')
+    assert not any('Assert' in str(n.op) for n in f.maker.fgraph.toposort())
+
+
+@pytest.mark.parametrize('make, expected', [
+    (lambda p: gradmod.RectGrad(T.nnet.relu, threshold=p), reference.rect_grad),
+    (lambda p: gradmod.EpsilonLRP(T.nnet.relu, epsilon=p),
+     reference.epsilon_lrp),
+    (lambda p: gradmod.StraightThrough(T.sgn, bound=p),
+     reference.straight_through),
+    (lambda p: gradmod.ScaleGradient(factor=p), lambda p: lambda z, g: p * g),
+    (lambda p: gradmod.GradientReversal(factor=p),
+     lambda p: lambda z, g: -p * g),
+    (lambda p: gradmod.ClipGradient(low=-2 * p, high=p),
+     lambda p: lambda z, g: min(max(g, -2 * p), p))])
+def test_parameters_change_without_compiling_again(make, expected):
+    parameter = theano.shared(1.)  # float64, whatever the gradient is
+    f = gradient(make(parameter), 'float32')
+    z, g = Z.astype('float32'), G.astype('float32')
+    for value in 1., .25, 2.:
+        parameter.set_value(value)
+        np.testing.assert_allclose(
+            f(z, g), reference.elementwise(expected(value), z, g), rtol=1e-6)
+
+
+@pytest.mark.parametrize('shape', [(3, 10), (2, 3, 4, 5)])
+def test_rect_grad_by_quantile(shape):
+    z, g = RNG.randn(2, *shape)
+    q = theano.shared(.9)
+    f = gradient(gradmod.RectGrad(T.nnet.relu, quantile=q), ndim=len(shape))
+    for value in .9, .5, 0., .99:
+        q.set_value(value)
+        np.testing.assert_array_equal(
+            f(z, g), reference.quantile_gate(z, g, value))
+
+
+def test_rect_grad_by_quantile_of_a_single_sample():
+    z, g = RNG.randn(2, 20)
+    f = gradient(gradmod.RectGrad(T.nnet.relu, quantile=.8))
+    np.testing.assert_array_equal(
+        f(z, g), reference.quantile_gate(z[None], g[None], .8)[0])
+
+
+def test_clip_gradient_norm():
+    f = gradient(gradmod.ClipGradientNorm(norm=2))
+    np.testing.assert_allclose(f([0, 0], [3, 4]), [1.2, 1.6])
+    np.testing.assert_allclose(f([0, 0], [.3, .4]), [.3, .4])
+    np.testing.assert_array_equal(f([0, 0], [0, 0]), [0, 0])
+    f = gradient(gradmod.ClipGradientNorm(T.sqr, norm=2), ndim=2)
+    t = 2 * np.array([[1., -2], [3, 4]])
+    np.testing.assert_allclose(f(t / 2, t * 0 + 1),
+                               t * 2 / np.sqrt((t ** 2).sum()))
+
+
+def test_noise_is_drawn_for_each_call():
+    noise = MRG_RandomStreams(1).normal((1000,), std=.5, dtype='float64')
+    f = gradient(gradmod.NoisyGradient(noise=noise))
+    g = np.full(1000, 3.)
+    first, second = f(g, g), f(g, g)
+    assert (first != second).all()
+    assert abs(first.mean() - 3) < .1 and abs(first.std() - .5) < .1
+
+
+def test_probe_records_and_guard_names_the_layer():
+    seen = []
+    f = gradient(gradmod.GradientProbe(T.sqr, seen.append))
+    f([1, 2], [3, 4])
+    np.testing.assert_array_equal(seen, [[6, 16]])
+    with pytest.raises(TypeError, match='GradientProbe.*expected record'):
+        gradmod.GradientProbe(T.sqr)
+    f = gradient(gradmod.NaNGuard(T.sqr, name='conv 3'))
+    for bad in np.nan, np.inf:
+        with pytest.raises(FloatingPointError, match=r"NaNGuard\(sqr\) "
+                           "'conv 3': 1 of 2 values"):
+            f([1, bad], [1, 1])
+
+
+def small_network(nonlinearity, n_in=6, n_out=3):
+    rng = np.random.RandomState(3)
+    weights = [(rng.randn(n_in, 8), rng.randn(8)),
+               (rng.randn(8, 7), rng.randn(7)), (rng.randn(7, n_out),
+                                                rng.randn(n_out))]
+    x = T.dmatrix('x')
+    h = x
+    for W, b in weights[:-1]:
+        h = nonlinearity(T.dot(h, W) + b)
+    return x, T.dot(h, weights[-1][0]) + weights[-1][1], weights
+
+
+def test_deeplift_rescale():
+    x, out, weights = small_network(gradmod.DeepLiftRescale(T.nnet.relu))
+    n = x.shape[0] // 2
+    gradient = theano.grad(out[:n, 1].sum(), x)[:n]
+    f = theano.function([x], [gradient, out], mode=PY)
+    X, X0 = RNG.randn(2, 5, 6)
+    X[0] = X0[0]  # nothing to explain: the true gradient, times zero
+    multipliers, y = f(np.concatenate([X, X0]))
+    got = multipliers * (X - X0)
+    want = [reference.deeplift_contributions(a, b, weights, 1)
+            for a, b in zip(X, X0)]
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+    # completeness
+    np.testing.assert_allclose(got.sum(axis=1), y[:5, 1] - y[5:, 1],
+                               rtol=1e-9, atol=1e-12)
+
+
+def test_epsilon_lrp():
+    epsilon = 1e-3
+    x, out, weights = small_network(
+        gradmod.EpsilonLRP(T.nnet.relu, epsilon=epsilon))
+    f = theano.function([x], theano.grad(out[:, 2].sum(), x), mode=PY)
+    X = RNG.randn(4, 6)
+    want = [reference.lrp_contributions(a, weights, 2, epsilon) for a in X]
+    np.testing.assert_allclose(f(X) * X, want, rtol=1e-9, atol=1e-12)
+
+
+def test_default_nonlinearity_is_the_identity_and_pickles():
+    for rule in (gradmod.GradientReversal(factor=2), gradmod.ClipGradient(),
+                 gradmod.ScaleGradient(), gradmod.ClipGradientNorm(),
+                 gradmod.NoisyGradient(), gradmod.NaNGuard(name='a')):
+        rule = pickle.loads(pickle.dumps(rule))
+        z = T.dvector('z')
+        np.testing.assert_array_equal(rule(z).eval({z: Z}), Z)
+
+
+def test_gradient_reversal_has_a_forward_mode():
+    z, v = T.dvectors('zv')
+    f = theano.function([z, v], theano.Rop(
+        gradmod.GradientReversal(T.sqr, factor=.5)(z), z, v), mode=PY)
+    np.testing.assert_allclose(f(Z, G), -.5 * 2 * Z * G)
