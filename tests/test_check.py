@@ -90,7 +90,7 @@ def test_report_where_theano_knows_no_gradient():
 def test_shape_for_rules_that_are_not_elementwise():
     rule = gradmod.DeepLiftRescale(T.nnet.relu)
     # inputs equal to their references: the true gradient
-    assert not check_gradient(rule, shape=(2, 1)).differs[1:8, 1:7].any()
+    assert not check_gradient(rule, shape=(2, 1)).differs[1:7, 1:7].any()
 
 
 def test_arguments():
