@@ -131,7 +131,7 @@ def override_in(outputs, rule, match=None, select=None):
     matcher = _Matcher(_forms(rule, match), outputs)
     found = _find(outputs, matcher)[0]
     gradient = matcher.find_gradient(outputs, [place for place, _ in found])
-    if gradient is not None:
+    if found and gradient is not None:
         raise ValueError(
             'override_in: expected an expression without gradients, but %s is '
             'part of a gradient through %s. Apply the rule to the network, '
@@ -139,9 +139,12 @@ def override_in(outputs, rule, match=None, select=None):
     chosen = [(place, captured) for place, captured in found
               if select is None or select(place)]
     if not chosen:
-        raise ValueError('override_in: expected %s in the expression, found %s'
-                         % (matcher.wanted,
-                            _what_is_there(outputs, found)))
+        hint = '' if gradient is None else (
+            '. If %s comes from a gradient, apply the rule to the network, then '
+            'take the gradient' % gradient)
+        raise ValueError('override_in: expected %s in the expression, found %s%s'
+                         % (matcher.wanted, _what_is_there(outputs, found),
+                            hint))
     new = _rebuild(outputs, dict((p.output, (p, c)) for p, c in chosen), rule)
     return (new[0] if single else new), Report(p for p, _ in chosen)
 
@@ -271,7 +274,10 @@ class _Matcher(object):
                 return form, v.owner.inputs[0], v.owner.inputs[1:]
 
     def find_gradient(self, outputs, places):
-        """A term of a gradient through one of `places`, or through any if none."""
+        """What looks like a term of a gradient through one of `places`.
+
+        Through any input, if there are no places.
+        """
         inputs = set(p.input for p in places)
         forms = set((p.form, p.input.type) for p in places)
         terms = {}

@@ -1,0 +1,418 @@
+import numpy as np
+import pytest
+import theano
+import theano.tensor as T
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gradmod
+from gradmod import RECTIFIERS, GuidedBackprop, ModifiedBackprop, override_in
+from gradmod.op import GradientOverrideOp
+
+from . import reference
+
+PY = theano.Mode(linker='py', optimizer='fast_compile')
+Z = np.array([[-1, 2, -3], [4, -5, 6]], 'float32')
+W = np.array([[1, 2, 3], [-4, -5, 6]], 'float32')
+
+
+class Times(ModifiedBackprop):
+    def __init__(self, nonlinearity, factor=2):
+        super().__init__(nonlinearity)
+        self.factor = factor
+
+    def grad(self, inputs, out_grads):
+        return (out_grads[0] * self.factor,)
+
+
+def mlp(nonlinearity, depth=3, dtype='float32'):
+    """An expression, its input and its weights."""
+    rng = np.random.RandomState(0)
+    x = T.matrix('x', dtype)
+    weights = [(rng.randn(3, 3).astype(dtype), rng.randn(3).astype(dtype))
+               for _ in range(depth + 1)]
+    h = x
+    for i, (A, b) in enumerate(weights[:-1]):
+        h = nonlinearity(T.dot(h, A) + b)
+        h.name = 'h%d' % i
+    return T.dot(h, weights[-1][0]) + weights[-1][1], x, weights
+
+
+def nodes_of(variables):
+    return theano.gof.graph.io_toposort([], variables)
+
+
+# What is found
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+@pytest.mark.parametrize('ndim', [0, 1, 2, 4])
+@pytest.mark.parametrize('form', list(RECTIFIERS))
+def test_forms_of_a_rectifier(form, ndim, dtype):
+    x = T.TensorType(dtype, (False,) * ndim)('x')
+    z = x * 2
+    y, report = override_in(RECTIFIERS[form](z), GuidedBackprop)
+    assert [p.form for p in report] == [form]
+    assert report[0].input is z
+    f = theano.function([x], [y, theano.grad(
+        None, x, known_grads={y: T.ones_like(y)})], mode=PY)
+    values = np.array([-1.5, 0, 2, 3]).reshape((-1,) + (1,) * ndim)
+    for value in values.astype(dtype) * np.ones((2,) * ndim, dtype):
+        value = np.asarray(value, dtype)
+        out, gradient = f(value)
+        np.testing.assert_array_equal(out, reference.relu(2 * value))
+        np.testing.assert_array_equal(
+            gradient, 2 * reference.elementwise(
+                reference.guided, value, np.ones_like(value)))
+
+
+@pytest.mark.parametrize('write, form', [
+    (lambda x: T.maximum(0, x), 'maximum(x, 0)'),
+    (lambda x: T.maximum(x, 0.), 'maximum(x, 0)'),
+    (lambda x: T.maximum(x, np.float32(0)), 'maximum(x, 0)'),
+    (lambda x: T.maximum(x, np.zeros(3, 'float32')), 'maximum(x, 0)'),
+    (lambda x: T.maximum(x, T.zeros_like(x)), 'maximum(x, 0)'),
+    (lambda x: (x > 0) * x, 'x * (x > 0)'),
+    (lambda x: (abs(x) + x) * .5, '0.5 * (x + |x|)'),
+    (lambda x: T.clip(x, 0, 1e6), 'clip(x, 0, big)'),
+    (lambda x: T.switch(T.gt(x, 0.), x, 0.), 'switch(x > 0, x, 0)')])
+def test_other_constants_and_orders(write, form):
+    y, report = override_in(write(T.fmatrix('x') - 1), GuidedBackprop)
+    assert [p.form for p in report] == [form]
+
+
+@pytest.mark.parametrize('write', [
+    lambda x: abs(x) + x.T, lambda x: T.maximum(x, 1e-6),
+    lambda x: T.minimum(x, 0), lambda x: T.switch(x > 0, x, .1 * x),
+    lambda x: T.nnet.relu(x, .1), lambda x: T.clip(x, 0, 6),
+    lambda x: T.clip(x, -1, 1e6), lambda x: T.switch(x > 0, 1., 0.),
+    lambda x: T.switch(x > 0, 0, x), lambda x: (x + abs(x)) / 3,
+    lambda x: x * (x.T > 0), lambda x: T.maximum(x, x.T), T.tanh,
+    lambda x: T.maximum(x, theano.shared(np.float32(0)))])
+def test_what_only_looks_like_a_rectifier(write):
+    with pytest.raises(ValueError, match='override_in: expected a form of '
+                       'rectifier.* found none, among'):
+        override_in(write(T.fmatrix('x') - 1), GuidedBackprop)
+
+
+def test_a_hinge_loss_is_shown_and_can_be_left_out():
+    out, x, weights = mlp(T.nnet.relu, 2)
+    loss = T.maximum(1 - out, 0)
+    _, report = override_in(loss, GuidedBackprop)
+    assert [(p.form, p.depth) for p in report] == [
+        ('0.5 * (x + |x|)', 0), ('0.5 * (x + |x|)', 1), ('maximum(x, 0)', 2)]
+    _, report = override_in(loss, GuidedBackprop,
+                            select=lambda place: place.depth < 2)
+    assert len(report) == 2
+
+
+def test_any_nonlinearity_is_found_by_what_it_builds():
+    def swish(z):
+        return z * T.nnet.sigmoid(1.5 * z)
+    out, x, weights = mlp(swish)
+    y, report = override_in(out, Times(swish))
+    assert [p.form for p in report] == ['swish'] * 3
+    assert 'Times(swish)' in theano.printing.debugprint(y, file='str')
+    with pytest.raises(ValueError, match='expected swish.*found none'):
+        override_in(mlp(lambda z: z * T.nnet.sigmoid(1.4 * z))[0],
+                    Times(swish))
+
+
+def test_shared_variables_of_the_nonlinearity_are_told_apart():
+    a, b = theano.shared(np.float32(.1)), theano.shared(np.float32(.1))
+
+    def leaky(slope):
+        return lambda z: T.maximum(z, slope * z)
+    x = T.fmatrix('x')
+    y = leaky(a)(leaky(b)(x) - 1)
+    new, report = override_in(y, Times(leaky(a), factor=3))
+    assert len(report) == 1 and report[0].output is y
+    f = theano.function([x], theano.grad(new.sum(), [x, a]), mode=PY)
+    inner = np.maximum(Z, np.float32(.1) * Z) - 1
+    dx, da = f(Z)
+    np.testing.assert_allclose(dx, 3 * np.where(Z > 0, 1, .1), rtol=1e-6)
+    np.testing.assert_allclose(da, inner[inner < 0].sum(), rtol=1e-6)
+
+
+def test_captured_intermediate_keeps_its_true_gradient():
+    x, t = T.fmatrix('x'), T.fscalar('t')
+    threshold = T.exp(t)
+
+    def above(z):
+        return T.maximum(z, threshold)
+    new, _ = override_in(above(x * 2), Times(above, factor=5))
+    dt, dthreshold, dx = theano.grad(new.sum(), [t, threshold, x])
+    f = theano.function([x, t], [dt, dthreshold, dx], mode=PY)
+    below = (2 * Z < np.exp(1)).sum()
+    got = f(Z, np.float32(1))
+    np.testing.assert_allclose(got[0], below * np.exp(1), rtol=1e-6)
+    np.testing.assert_allclose(got[1], below)
+    np.testing.assert_allclose(got[2], np.full_like(Z, 10))
+
+
+def test_match():
+    x = T.fmatrix('x')
+    y = T.tanh(T.nnet.relu(T.tanh(x)))
+    for match, found in [(T.tanh, 2), ([T.tanh, T.nnet.relu], 3),
+                         (RECTIFIERS, 1),
+                         (lambda node: node.op == T.tanh, 2)]:
+        new, report = override_in(y, GuidedBackprop, match=match)
+        assert len(report) == found
+    f = theano.function([x], theano.grad(
+        override_in(y, Times, match=lambda node: node.op == T.tanh)[0].sum(),
+        x), mode=PY)
+    np.testing.assert_allclose(
+        f(Z), 4 * np.where(Z > 0, 1., 0), rtol=1e-6)
+
+
+def test_results_of_override_gradient_are_rules_too():
+    square = gradmod.override_gradient(T.sqr, lambda inputs, gs: gs[0] * 7)
+    x = T.fmatrix('x')
+    new, report = override_in(T.sqr(x + 1), square)
+    assert [p.form for p in report] == ['sqr']
+    np.testing.assert_array_equal(
+        theano.grad(new.sum(), x).eval({x: Z}), np.full_like(Z, 7))
+
+
+# What comes back
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_equal_to_the_network_built_with_the_rule(dtype):
+    rule = GuidedBackprop(T.nnet.relu)
+    plain, x, weights = mlp(T.nnet.relu, dtype=dtype)
+    built, other, _ = mlp(rule, dtype=dtype)
+    new, report = override_in(plain, rule)
+    assert len(report) == 3
+    values = np.random.RandomState(1).randn(20, 3).astype(dtype)
+    f = theano.function([x], [new, theano.grad(new[:, 1].sum(), x), plain],
+                        mode='FAST_RUN')
+    g = theano.function([other], [built, theano.grad(built[:, 1].sum(), other)],
+                        mode='FAST_RUN')
+    for a, b in zip(f(values), g(values)):
+        np.testing.assert_array_equal(a, b)  # bit for bit
+    g = np.zeros_like(values)
+    g[:, 1] = 1
+    np.testing.assert_allclose(
+        f(values)[1],
+        reference.mlp_backward(values, weights, g, reference.guided),
+        rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_passed_in_stays_as_it_was():
+    out, x, _ = mlp(T.nnet.relu)
+    before = theano.printing.debugprint(out, file='str')
+    nodes = nodes_of([out])
+    inputs = [list(node.inputs) for node in nodes]
+    new, _ = override_in(out, GuidedBackprop)
+    assert theano.printing.debugprint(out, file='str') == before
+    assert [list(node.inputs) for node in nodes_of([out])] == inputs
+    assert not any(isinstance(n.op, GradientOverrideOp) for n in nodes)
+
+
+def test_names_tags_and_types_are_kept():
+    out, x, _ = mlp(T.nnet.relu)
+    out.name, out.tag.note = 'logits', 'mine'
+    hidden = [n.outputs[0] for n in nodes_of([out])
+              if n.outputs[0].name == 'h1'][0]
+    hidden.tag.note = 'second'
+    new, _ = override_in(out, GuidedBackprop)
+    assert new.name == 'logits' and new.tag.note == 'mine'
+    assert new.type == out.type
+    (again,) = [n.outputs[0] for n in nodes_of([new])
+                if n.outputs[0].name == 'h1']
+    assert again is not hidden and again.tag.note == 'second'
+    assert isinstance(again.owner.op, GradientOverrideOp)
+
+
+def test_shared_subgraphs_are_replaced_once():
+    x = T.fmatrix('x')
+    h = T.nnet.relu(x)
+    (a, b), report = override_in([h + 1, T.exp(h)], GuidedBackprop)
+    assert len(report) == 1
+    assert a.owner.inputs[0] is b.owner.inputs[0]
+
+
+def test_a_list_gives_a_list_and_unrelated_outputs_stay():
+    x, y = T.fmatrices('xy')
+    other = T.exp(y)
+    new, _ = override_in([T.nnet.relu(x), other, x], GuidedBackprop)
+    assert isinstance(new, list) and new[1] is other and new[2] is x
+
+
+def test_within_a_graph_that_carries_overrides():
+    x = T.fmatrix('x')
+    y = Times(T.nnet.relu, 3)(T.nnet.relu(x)) - 1
+    new, report = override_in(y, Times)
+    assert len(report) == 1  # the other has its rule
+    np.testing.assert_array_equal(
+        theano.grad(new.sum(), x).eval({x: Z}), np.full_like(Z, 6))
+
+
+def test_under_test_values():
+    with theano.configparser.change_flags(compute_test_value='raise'):
+        x = T.fmatrix('x')
+        x.tag.test_value = Z
+        new, _ = override_in(T.nnet.relu(x) + 1, GuidedBackprop)
+        gradient = theano.grad(new.sum(), x)
+    np.testing.assert_array_equal(new.tag.test_value, np.maximum(Z, 0) + 1)
+    np.testing.assert_array_equal(gradient.tag.test_value, Z > 0)
+
+
+def test_report_is_a_table():
+    x = T.fmatrix('x')
+    _, report = override_in(T.nnet.relu(T.nnet.relu(x) - 1), GuidedBackprop)
+    lines = repr(report).splitlines()
+    assert lines[0].split() == ['depth', 'scans', 'form', 'input']
+    assert len(lines) == 3 and lines[1].endswith('x')
+
+
+# Loops
+
+def recurrent(nonlinearity, z):
+    h, _ = theano.scan(lambda row, h: nonlinearity(row + h), sequences=z,
+                       outputs_info=T.zeros_like(z[0]))
+    return h
+
+
+def test_inside_scan():
+    z, factor = T.fmatrix('z'), T.fscalar('factor')
+    scale = theano.shared(np.float32(2))
+    plain = recurrent(T.nnet.relu, z)
+    # a rule that brings a shared and a symbolic variable into the loop
+    rule = Times(T.nnet.relu, factor * scale)
+    new, report = override_in(plain, rule)
+    assert [(p.form, p.scans) for p in report] == [('relu', 1)]
+    f = theano.function([z, factor], [new, theano.grad(new[-1].sum(), z)],
+                        mode=PY)
+    g = theano.function([z], plain, mode=PY)
+    value, gradient = f(Z, np.float32(1.5))
+    np.testing.assert_array_equal(value, g(Z))
+    np.testing.assert_allclose(gradient, [[9] * 3, [3] * 3])
+
+
+def test_inside_nested_scans():
+    z = T.ftensor3('z')
+    h, _ = theano.scan(lambda page: T.nnet.relu(recurrent(T.nnet.relu, page)),
+                       sequences=z)
+    new, report = override_in(h - 1, GuidedBackprop)
+    assert sorted(p.scans for p in report) == [1, 2]
+    assert max(p.depth for p in report) == 1
+    f = theano.function([z], [new, h - 1], mode=PY)
+    a, b = f(np.stack([Z, W]))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_select_inside_scan():
+    z = T.fmatrix('z')
+    y = T.nnet.relu(recurrent(T.nnet.relu, T.nnet.relu(z)))
+    new, report = override_in(y, GuidedBackprop, select=lambda p: p.scans)
+    assert [p.depth for p in report] == [1]
+    _, report = override_in(y, GuidedBackprop)
+    assert [p.depth for p in report] == [0, 1, 2]
+
+
+# Gradients come after
+
+@pytest.mark.parametrize('form', list(RECTIFIERS))
+def test_a_gradient_is_refused(form):
+    out, x, _ = mlp(RECTIFIERS[form], 2)
+    with pytest.raises(ValueError, match='expected an expression without '
+                       'gradients.*then take the gradient'):
+        override_in(theano.grad(out.sum(), x), GuidedBackprop)
+    with pytest.raises(ValueError, match='without gradients'):
+        override_in(theano.grad(out.sum(), x),
+                    GuidedBackprop(RECTIFIERS[form]))
+
+
+def test_a_gradient_through_one_rectifier_alone_is_refused():
+    x = T.fmatrix('x')
+    gradient = theano.grad(T.nnet.relu(x - 1).sum(), x)
+    with pytest.raises(ValueError, match='found none.*from a gradient, apply '
+                       'the rule to the network, then take the gradient'):
+        override_in(gradient, GuidedBackprop)
+
+
+def test_a_gradient_through_a_loop_is_refused():
+    z = T.fmatrix('z')
+    gradient = theano.grad(recurrent(T.nnet.relu, z).sum(), z)
+    with pytest.raises(ValueError, match='without gradients'):
+        override_in(gradient, GuidedBackprop(T.nnet.relu))
+
+
+def test_a_gate_is_no_gradient():
+    # looks like the derivative of x * (x > 0), but no such x is rectified
+    x, g = T.fmatrices('xg')
+    y = g * (x > 0) + T.nnet.relu(g)
+    _, report = override_in(y, GuidedBackprop)
+    assert len(report) == 1
+
+
+# Bad input
+
+def test_arguments():
+    x = T.fmatrix('x')
+    y = T.nnet.relu(x)
+    for outputs in 3, None, [], [3], 'y', [y, None]:
+        with pytest.raises(TypeError, match='override_in: expected a Theano '
+                           'variable or a list'):
+            override_in(outputs, GuidedBackprop)
+    for rule in T.nnet.relu, None, 'guided', int, GuidedBackprop.grad:
+        with pytest.raises(TypeError, match='override_in: expected a rule'):
+            override_in(y, rule)
+    for match in 3, [], [T.tanh, 3]:
+        with pytest.raises(TypeError, match='expected match to be'):
+            override_in(y, GuidedBackprop, match=match)
+    with pytest.raises(TypeError, match='expected select to be'):
+        override_in(y, GuidedBackprop, select='h0')
+    with pytest.raises(ValueError, match='leaves no op in a graph'):
+        override_in(y, GuidedBackprop, match=lambda z: z)
+    with pytest.raises(TypeError, match='to return a Theano variable, got int'):
+        override_in(y, GuidedBackprop, match=lambda z: 3)
+
+
+def test_nothing_selected():
+    y = T.nnet.relu(T.fmatrix('x'))
+    with pytest.raises(ValueError, match='1 such places, all refused'):
+        override_in(y, GuidedBackprop, select=lambda place: False)
+
+
+def test_another_form_is_suggested():
+    y = T.maximum(T.fmatrix('x') - 1, 0)
+    with pytest.raises(ValueError, match=r'expected relu in the expression, '
+                       r'found 1 times maximum\(x, 0\): perhaps you meant '
+                       'match=gradmod.RECTIFIERS'):
+        override_in(y, GuidedBackprop(T.nnet.relu))
+
+
+def test_graph_of_a_compiled_function():
+    x = T.fmatrix('x')
+    f = theano.function([x], T.nnet.relu(x) * 2, mode='FAST_COMPILE')
+    with pytest.raises(TypeError, match='belongs to a compiled function.*Pass '
+                       'the expression'):
+        override_in(f.maker.fgraph.outputs, GuidedBackprop)
+
+
+# Force
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from(['relu', 'max', 'switch', 'tanh', 'double',
+                                 'residual', 'leaky', 'abs']),
+                min_size=1, max_size=12))
+def test_random_graphs(steps):
+    x = T.fmatrix('x')
+    h, rectifiers = x, 0
+    for step in steps:
+        rectifiers += step in ('relu', 'max', 'switch')
+        h = {'relu': T.nnet.relu, 'max': lambda h: T.maximum(h, 0),
+             'switch': lambda h: T.switch(h > 0, h, 0), 'tanh': T.tanh,
+             'double': lambda h: 2 * h - .5, 'residual': lambda h: h + T.tanh(h),
+             'leaky': lambda h: T.nnet.relu(h, .25),
+             'abs': abs}[step](h)
+    if not rectifiers:
+        with pytest.raises(ValueError):
+            override_in(h, GuidedBackprop)
+        return
+    new, report = override_in(h, GuidedBackprop)
+    assert len(report) == rectifiers
+    f = theano.function([x], [h, new], mode=theano.Mode('py', None))
+    a, b = f(Z)
+    np.testing.assert_array_equal(a, b)
