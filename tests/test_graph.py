@@ -326,8 +326,16 @@ def test_a_gradient_is_refused(form):
 def test_a_gradient_through_one_rectifier_alone_is_refused():
     x = T.fmatrix('x')
     gradient = theano.grad(T.nnet.relu(x - 1).sum(), x)
-    with pytest.raises(ValueError, match='found none.*from a gradient, apply '
-                       'the rule to the network, then take the gradient'):
+    with pytest.raises(ValueError, match='without gradients'):
+        override_in(gradient, GuidedBackprop)
+
+
+def test_a_bare_gradient_is_hinted_at():
+    # only the derivative is left: nothing to find, but a reason to guess
+    x, g = T.fmatrices('xg')
+    gradient = theano.grad(None, x, known_grads={T.nnet.relu(x): g})
+    with pytest.raises(ValueError, match='found none.*comes from a gradient, '
+                       'apply the rule to the network, then take'):
         override_in(gradient, GuidedBackprop)
 
 
