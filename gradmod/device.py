@@ -75,8 +75,9 @@ def _contexts_above(x):
     queue, seen = deque([x]), {x}
     while queue:
         v = queue.popleft()
-        if hasattr(v.tag, 'context_name'):  # Theano's way to pin a value
-            return [v.tag.context_name]
+        for pin in 'target', 'context_name':  # Theano reads both
+            if hasattr(v.tag, pin):
+                return [getattr(v.tag, pin)]
         if getattr(v.type, 'context_name', 'cpu') != 'cpu':
             return [v.type.context_name]
         for i in v.owner.inputs if v.owner else ():
