@@ -41,13 +41,13 @@ def build_network():
     return NonlinearityLayer(logits, lasagne.nonlinearities.softmax)
 
 
-def train(network, images, classes, epochs, rng):
+def train(network, images, classes, epochs, rng, learning_rate=0.3):
     x = lasagne.layers.get_all_layers(network)[0].input_var
     y = T.ivector('classes')
     loss = lasagne.objectives.categorical_crossentropy(
         lasagne.layers.get_output(network), y).mean()
     params = lasagne.layers.get_all_params(network, trainable=True)
-    updates = lasagne.updates.sgd(loss, params, learning_rate=0.3)
+    updates = lasagne.updates.sgd(loss, params, learning_rate)
     step = theano.function([x, y], loss, updates=updates)
     progress = tqdm(range(epochs), desc='training', unit='epoch')
     for _ in progress:
