@@ -3,16 +3,19 @@ from . import compat  # first: makes Theano importable where it would not be
 from .base import ModifiedBackprop, override_gradient
 from .check import check_gradient
 from .graph import RECTIFIERS, override_in
+from .network import apply, modified
 from .rules import (BackpropThrough, ClipGradient, ClipGradientNorm,
                     DeconvNet, DeconvNonlinearity, DeepLiftRescale,
                     EpsilonLRP, GradientProbe, GradientReversal,
                     GuidedBackprop, GuidedGradient, NaNGuard, NoisyGradient,
                     RectGrad, ScaleGradient, StraightThrough, ZeroBackprop)
+from .saliency import compile_saliency_function, saliency_map
 
 __version__ = '0.1.0'
 __all__ = [
     'ModifiedBackprop', 'override_gradient', 'check_gradient',
-    'override_in', 'RECTIFIERS',
+    'modified', 'apply', 'override_in', 'RECTIFIERS',
+    'saliency_map', 'compile_saliency_function',
     'GuidedBackprop', 'DeconvNet', 'ZeroBackprop', 'GuidedGradient',
     'DeconvNonlinearity', 'BackpropThrough', 'RectGrad',
     'EpsilonLRP', 'DeepLiftRescale',

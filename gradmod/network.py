@@ -32,7 +32,7 @@ class Place(namedtuple('Place', 'layer name attribute nonlinearity rule')):
     attribute : str
         The name of the layer's attribute.
     nonlinearity : callable
-        The nonlinearity there. If a rule stands there, what the rule is around.
+        The nonlinearity there; where a rule stands, what the rule is around.
     rule : callable or None
         The rule there, if any.
     """
@@ -43,7 +43,7 @@ class Place(namedtuple('Place', 'layer name attribute nonlinearity rule')):
     def is_rectifier(self):
         """Whether it is Lasagne's ``rectify`` or Theano's ``T.nnet.relu``."""
         from lasagne.nonlinearities import rectify
-        return self.nonlinearity in (rectify, T.nnet.relu)
+        return any(self.nonlinearity is f for f in (rectify, T.nnet.relu))
 
     @property
     def held(self):
@@ -120,6 +120,7 @@ class modified(object):
           `override_gradient`. It replaces its own nonlinearity, no other.
         - A dict of such rules with `select` for keys. Where several keys
           match, the first one counts; where none does, nothing is replaced.
+          The key None stands for the default.
     select : optional
         What to replace. By default, all rectifiers: ``rectify`` of Lasagne and
         ``T.nnet.relu`` of Theano (where `rule` is an instance, all that it is
@@ -202,7 +203,7 @@ class modified(object):
     The leaky one as well, and another rule in the first layer:
 
     >>> rules = {'first': gradmod.DeconvNet,
-    ...          (leaky, lasagne.nonlinearities.rectify): gradmod.GuidedBackprop}
+    ...          (None, leaky): gradmod.GuidedBackprop}
     >>> with gradmod.modified(net, rules) as report:
     ...     logits = lasagne.layers.get_output(net, deterministic=True)
     >>> for place in report:
@@ -356,7 +357,7 @@ def _places_in(layer, name):
 
 
 def _choices(caller, rule, select, names, places):
-    """Pairs of a function that says for which places a rule is, and the rule."""
+    """Pairs: whether a place is one for a rule, as a function; the rule."""
     from lasagne.layers import Layer
     pairs = [(select, rule)]
     if isinstance(rule, Mapping):

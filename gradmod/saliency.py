@@ -5,8 +5,6 @@ input x. In the formulas S(x) is the score of one sample x, by default the
 logit of its maximal class, and dS/dx is the gradient that Theano computes: the
 true one, or that of the rule which the network is under.
 """
-import difflib
-import inspect
 import numbers
 from contextlib import ExitStack
 
@@ -28,6 +26,10 @@ from .op import conform, graft
 from .rules import GuidedBackprop
 
 # Lasagne and tqdm are imported inside of functions, by those that need them.
+
+
+def _wrong(caller, expected, got):
+    return '%s: expected %s, got %s' % (caller, expected, _describe(got))
 
 
 class Score(object):
@@ -159,8 +161,7 @@ def smoothgrad(score, x, samples=50, sigma=.15, seed=0):
     """
     _check_count('smoothgrad', 'samples', samples)
     if not sigma >= 0:
-        raise ValueError('smoothgrad: expected sigma to be a number from 0 up, '
-                         'got %s' % _describe(sigma))
+        raise ValueError(_wrong('smoothgrad', 'sigma to be from 0 up', sigma))
     generator = randomstate_constructor(np.random.RandomState(seed))
     size = (samples,) + tuple(x.shape[i] for i in range(1, x.ndim))
     _, noise = raw_random.normal(generator, size, ndim=x.ndim, dtype=x.dtype)
@@ -216,14 +217,12 @@ def integrated_gradients(score, x, steps=50, baseline=0):
     """
     _check_count('integrated_gradients', 'steps', steps)
     if score.value.ndim != 1:
-        raise TypeError('integrated_gradients: expected a target that gives '
-                        'one score for each sample, got %s' %
-                        _describe(score.value))
+        raise TypeError(_wrong('integrated_gradients', 'a target that gives one '
+                               'score for each sample', score.value))
     b = T.as_tensor_variable(baseline)
     if b.ndim > x.ndim:
-        raise TypeError('integrated_gradients: expected a baseline of at most '
-                        '%d dimensions, like the input, got %s' %
-                        (x.ndim, _describe(baseline)))
+        raise TypeError(_wrong('integrated_gradients', 'a baseline of at most '
+                               '%d dimensions' % x.ndim, baseline))
     b = conform(T.zeros_like(x) + T.cast(b, x.dtype), x.type)
     fractions = T.constant(((np.arange(steps) + .5) / steps).astype(x.dtype))
     result = (x - b) * _mean_gradient(
@@ -260,7 +259,7 @@ def gradcam(score, x, layer):
     TypeError
         If `layer` does not have as many dimensions as the input.
     ValueError
-        If the output was not made from `layer`.
+        If the output is not made from `layer`.
 
     Notes
     -----
@@ -274,12 +273,9 @@ def gradcam(score, x, layer):
        Networks via Gradient-based Localization. ICCV.
     """
     if not (_is_float_tensor(layer) and layer.ndim == x.ndim > 2):
-        raise TypeError('gradcam: expected layer to have %d dimensions, like '
-                        'the input, and no fewer than 3, got %s' %
-                        (x.ndim, _describe(layer)))
-    if layer not in gof.graph.ancestors([score.value]):
-        raise ValueError('gradcam: expected a layer that the output is made '
-                         'from, got another one, %s' % layer)
+        raise TypeError(_wrong('gradcam', 'layer to have as many dimensions as '
+                               'the input, 3 or more', layer))
+    _check_source('gradcam', 'layer', layer, score.value)
     g = theano.grad(score(x).sum(), layer)
     weights = g.mean(axis=tuple(range(2, x.ndim)), keepdims=True)
     cam = T.nnet.relu((weights * layer).sum(axis=1))
@@ -342,10 +338,15 @@ def _interpolation(old, new, dtype):
     return T.cast(T.maximum(0, 1 - distance), dtype)
 
 
-def _check_count(method, name, count):
+def _check_count(caller, name, count):
     if not isinstance(count, numbers.Integral) or count < 1:
-        raise ValueError('%s: expected %s to be an int from 1 up, got %s' %
-                         (method, name, _describe(count)))
+        raise ValueError(_wrong(caller, name + ' to be an int from 1 up', count))
+
+
+def _check_source(caller, name, source, output):
+    if source not in gof.graph.ancestors([output]):
+        raise ValueError(_wrong(caller, name + ' to be what the output is made '
+                                'from', source))
 
 
 def _is_float_tensor(v):
@@ -378,10 +379,9 @@ def _as_classes(caller, target, n_classes=None):
     """`target`, a class or a vector of them, as an array; checked."""
     classes = np.asarray(target)
     if classes.dtype.kind not in 'iu' or classes.ndim > 1:
-        raise TypeError(
-            "%s: expected target to be None, 'max', 'all', a class as an int, "
-            'a vector of ints, or (where expressions are built) a function of '
-            'the logits, got %s' % (caller, _describe(target)))
+        raise TypeError(_wrong(caller, "target to be None, 'max', 'all', a class "
+                               'as an int, a vector of ints or a function of the '
+                               'logits', target))
     wrong = classes < 0
     if n_classes is not None:
         wrong |= classes >= n_classes
@@ -393,23 +393,18 @@ def _as_classes(caller, target, n_classes=None):
     return classes.astype('int64')
 
 
-def _is(target, word):
-    return isinstance(target, str) and target == word
-
-
-def _is_max(target):
-    return target is None or _is(target, 'max')
+def _is(target, *words):
+    return (target is None or isinstance(target, str)) and target in words
 
 
 def _symbolic_classes(caller, target, z):
     """`target` as a variable that fails where it is no class of `z`."""
-    if _is_max(target):
+    if _is(target, None, 'max'):
         return z.argmax(axis=1)
     if isinstance(target, theano.Variable):
         if getattr(target, 'ndim', 2) > 1 or target.dtype not in T.int_dtypes:
-            raise TypeError('%s: expected a target that is a variable to be a '
-                            'scalar or a vector of integers, got %s' %
-                            (caller, _describe(target)))
+            raise TypeError(_wrong(caller, 'target, if it is a variable, to be a '
+                                   'scalar or a vector of integers', target))
     else:
         target = T.constant(_as_classes(caller, target))
     conditions = [T.and_(T.ge(target, 0), T.lt(target, z.shape[1])).all()]
@@ -417,28 +412,6 @@ def _symbolic_classes(caller, target, z):
         conditions.append(T.eq(target.shape[0], z.shape[0]))
     return Assert('%s: expected target to be one class for each sample, from 0 '
                   'to that of the last logit' % caller)(target, *conditions)
-
-
-def _find_method(caller, method, options):
-    if isinstance(method, str) and method in METHODS:
-        method = METHODS[method]
-    if not callable(method):
-        close = difflib.get_close_matches(str(method).lower(), METHODS, 1)
-        raise ValueError(
-            '%s: expected method to be a function or one of %s, got %s%s. '
-            'Guided backpropagation and DeconvNet are rules for any of them: '
-            'rule=gradmod.GuidedBackprop' %
-            (caller, ', '.join(sorted(METHODS)), _describe(method),
-             '; perhaps you meant %r' % close[0] if close else ''))
-    signature = inspect.signature(method)
-    try:
-        signature.bind(None, None, **options)
-    except TypeError as error:
-        raise TypeError(
-            '%s: expected options for the method %s%s, got %s: %s' %
-            (caller, _name(method), signature,
-             ', '.join(sorted(options)) or 'none', error)) from None
-    return method
 
 
 class _Network(object):
@@ -454,59 +427,47 @@ class _Network(object):
     """
 
     def __init__(self, caller, network, x, layer):
-        more = [] if layer is None else [layer]
-        self.x, self.classes = x, None
-        if not isinstance(network, theano.Variable):
-            self._open(caller, network, more)
-        else:
-            outputs = [network] + more
+        layers = [] if layer is None else [layer]
+        if isinstance(network, theano.Variable):
+            outputs = [network] + layers
             self.build = lambda rule: (
                 outputs if rule is None else override_in(outputs, rule)[0])
+            self.x, self.classes = x, None
+            self.shape = (None,) * getattr(x, 'ndim', 0)
+        else:
+            self._open(caller, network, x, layers)
         if not (_is_float_tensor(self.x) and self.x.ndim > 1):
-            raise TypeError('%s: expected input_var to be a variable of a float '
-                            'dtype and of two dimensions or more, got %s' %
-                            (caller, _describe(self.x)))
-        if isinstance(network, theano.Variable):
-            self.shape = (None,) * x.ndim
+            raise TypeError(_wrong(caller, 'input_var to be a variable of a float '
+                                   'dtype and two dimensions or more', self.x))
 
-    def _open(self, caller, network, more):
+    def _open(self, caller, network, x, layers):
         from lasagne.layers import (InputLayer, Layer, get_all_layers,
                                     get_output)
         if not isinstance(network, Layer):
-            raise TypeError('%s: expected a Lasagne layer or a Theano variable, '
-                            'got %s' % (caller, _describe(network)))
-        layers = get_all_layers(network)
-        more = [_find_layer(caller, v, layers) for v in more]
-        inputs = dict((layer.input_var, layer.shape) for layer in layers
-                      if isinstance(layer, InputLayer))
-        if self.x is None and len(inputs) == 1:
-            (self.x,) = inputs
-        if self.x not in inputs:
-            raise ValueError('%s: expected input_var to be an input of the '
-                             'network, one of %s, got %s' %
-                             (caller, list(inputs), _describe(self.x)))
-        self.shape = tuple(inputs[self.x])
-        if len(network.output_shape) == 2:
-            self.classes = network.output_shape[1]
+            raise TypeError(_wrong(caller, 'a Lasagne layer or a Theano variable',
+                                   network))
+        everything = get_all_layers(network)
+        found = [v for v in everything for wanted in layers
+                 if wanted in (v, v.name)]
+        if len(found) != len(layers):
+            raise ValueError(_wrong(
+                caller, 'layer to be one layer of the network, or the name of one '
+                '(there are: %s)' % (', '.join(
+                    v.name for v in everything if v.name) or 'none'), layers[0]))
+        inputs = dict((v.input_var, v.shape) for v in everything
+                      if isinstance(v, InputLayer))
+        if x is None and len(inputs) == 1:
+            (x,) = inputs
+        if x not in inputs:
+            raise ValueError(_wrong(caller, 'input_var to be an input of the '
+                                    'network, one of %s' % list(inputs), x))
 
         def build(rule):
             with ExitStack() if rule is None else modified(network, rule):
-                return get_output([network] + more, deterministic=True)
-        self.build = build
-
-
-def _find_layer(caller, layer, layers):
-    found = [v for v in layers
-             if v is layer or isinstance(layer, str) and v.name == layer]
-    if len(found) == 1:
-        return found[0]
-    names = [v.name for v in layers if v.name]
-    close = [] if found else difflib.get_close_matches(str(layer), names, 1)
-    raise ValueError(
-        '%s: expected layer to be one layer of the network, or the name of one '
-        '(there are: %s), got %s%s' %
-        (caller, ', '.join(names) or 'none', _describe(layer),
-         '; perhaps you meant %r' % close[0] if close else ''))
+                return get_output([network] + found, deterministic=True)
+        self.build, self.x, self.shape = build, x, tuple(inputs[x])
+        self.classes = (network.output_shape[1]
+                        if len(network.output_shape) == 2 else None)
 
 
 def _saliency(caller, network, rule, target, method, logits, options,
@@ -516,16 +477,17 @@ def _saliency(caller, network, rule, target, method, logits, options,
     `given`, a vector of classes of which -1 is the maximal one, takes the
     place of `target`.
     """
-    method = _find_method(caller, method, options)
+    if isinstance(method, str) and method in METHODS:
+        method = METHODS[method]
+    if not callable(method):
+        raise ValueError(_wrong(
+            caller, 'method to be a function or one of %s (guided '
+            'backpropagation and DeconvNet are rules for these: rule='
+            'gradmod.GuidedBackprop)' % ', '.join(sorted(METHODS)), method))
     output, *layer = network.build(rule)
+    _check_source(caller, 'input_var', network.x, output)
     if layer:
         options = dict(options, layer=layer[0])
-    if not _is_float_tensor(output):
-        raise TypeError('%s: expected an output of a float dtype, got %s' %
-                        (caller, _describe(output)))
-    if network.x not in gof.graph.ancestors([output]):
-        raise ValueError('%s: expected an output that depends on the input %s, '
-                         'got one that does not' % (caller, network.x))
 
     def build(r):  # for `rule`, what has `layer` in its graph
         return output if r is rule else network.build(r)[0]
@@ -537,26 +499,23 @@ def _saliency(caller, network, rule, target, method, logits, options,
         def checked(output):
             value = select(prepare(output))
             if not (_is_float_tensor(value) and value.ndim < 2):
-                raise TypeError('%s: expected the target %s to return a score '
-                                'for each sample, or one for all, got %s' %
-                                (caller, _name(target), _describe(value)))
+                raise TypeError(_wrong(caller, 'a score for each sample, or one '
+                                       'for all, of a float dtype', value))
             return value
         result = method(Score(build, rule, network.x, checked, list(fixed)),
                         network.x, **options)
         if not (isinstance(result, theano.Variable)
                 and getattr(result, 'ndim', 0)):
-            raise TypeError('%s: expected the method %s to return a tensor of '
-                            'maps, got %s' %
-                            (caller, _name(method), _describe(result)))
+            raise TypeError(_wrong(caller, 'method to return a tensor of maps',
+                                   result))
         return result
 
     if callable(target):
         return explain(target)
     z = prepare(output)
     if z.ndim != 2:
-        raise TypeError('%s: expected an output of shape (samples, classes), '
-                        'got %s: say by a function, as the target, what the '
-                        'score of a sample is' % (caller, _describe(z)))
+        raise TypeError(_wrong(caller, 'an output of shape (samples, classes), '
+                               'or a function for the target', z))
     if _is(target, 'all'):
         return _for_all_classes(explain, z)
     if given is not None:
@@ -751,23 +710,18 @@ def compile_saliency_function(network, rule=None, target=None,
     given = None
     if not (callable(target) or _is(target, 'all')):
         given = T.lvector('classes')
-        if isinstance(target, theano.Variable) or np.ndim(target):
-            raise TypeError(
-                "%s: expected target to be None, 'max', 'all', 'given', an int "
-                'or a function, got %s: the classes of the samples are given '
-                'when the function is called' % (caller, _describe(target)))
-        if not (_is_max(target) or _is(target, 'given')):
+        if not _is(target, None, 'max', 'given'):
             _as_classes(caller, target, net.classes)
     result = _saliency(caller, net, rule, target, method, logits, options,
                        given)
     outputs = [result]
     if hasattr(result.tag, 'completeness_error'):
         outputs.append(result.tag.completeness_error)
-    description = '%s%s' % (
-        method if isinstance(method, str) else _name(method),
-        '' if rule is None else ' under %s' % _name(rule))
     function = theano.function([net.x] + ([] if given is None else [given]),
                                outputs, mode=mode)
+    description = method if isinstance(method, str) else _name(method)
+    if rule is not None:
+        description += ' under ' + _name(rule)
     return SaliencyFunction(
         function, description, net.x.dtype, net.shape, net.classes,
         given is not None, None if callable(target) else target)
@@ -857,9 +811,7 @@ class SaliencyFunction(object):
         images = self._check_images(images)
         n = images.shape[0]
         classes = self._check_classes(target, n)
-        if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
-            raise ValueError('%r: expected batch_size to be an int from 1 up, '
-                             'got %s' % (self, _describe(batch_size)))
+        _check_count(self, 'batch_size', batch_size)
         size = min(batch_size, self.shape[0] or batch_size)
         errors = []
         for i in _bar(progress, range(0, n, size)):
@@ -908,16 +860,11 @@ class SaliencyFunction(object):
     def _check_images(self, images):
         if not isinstance(getattr(images, 'shape', None), tuple):
             images = np.asarray(images)
-        if (len(images.shape) != len(self.shape) or not all(
-                known in (None, n) for known, n
-                in zip(self.shape[1:], images.shape[1:]))):
-            raise ValueError(
-                '%r: expected images of shape %s, got %s%s' %
-                (self, (None,) + self.shape[1:], images.shape,
-                 ': of one image, make images[np.newaxis]'
-                 if len(images.shape) == len(self.shape) - 1 else ''))
-        if images.shape[0] == 0:
-            raise ValueError('%r: expected one image or more, got none' % self)
+        shape = (None,) + self.shape[1:]
+        if (len(images.shape) != len(shape) or images.shape[0] == 0 or not all(
+                known in (None, n) for known, n in zip(shape, images.shape))):
+            raise ValueError('%r: expected one image or more, of shape %s, got '
+                             '%s' % (self, shape, images.shape))
         if not np.can_cast(images.dtype, self.dtype):
             raise TypeError(
                 '%r: expected images of dtype %s, got %s, which it cannot hold '
@@ -929,23 +876,22 @@ class SaliencyFunction(object):
         """A list of the vector of classes, if the function takes one."""
         if not self._takes_classes:
             if target is not None:
-                raise TypeError('%r: expected no target in the call, since it '
-                                "was compiled for 'all' or a function, got %s" %
-                                (self, _describe(target)))
+                raise TypeError(_wrong(self, "no target in the call (it was "
+                                       "compiled for 'all' or a function)",
+                                       target))
             return []
         if target is None:
             target = self._target
         if _is(target, 'given'):
-            raise TypeError("%r: expected a target in the call, since it was "
-                            "compiled for 'given'" % self)
-        if _is_max(target):
-            target = -1
-        else:
-            target = _as_classes(repr(self), target, self.classes)
-            if target.ndim and len(target) != n:
-                raise ValueError('%r: expected a target for each of %d images, '
-                                 'got %d' % (self, n, len(target)))
-        return [np.full(n, target, 'int64')]
+            raise TypeError("%r: expected a target in the call (it was compiled "
+                            "for 'given'), got none" % self)
+        if _is(target, None, 'max'):
+            return [np.full(n, -1)]
+        target = _as_classes(self, target, self.classes)
+        if target.ndim and len(target) != n:
+            raise ValueError('%r: expected a target for each of %d images, got '
+                             '%d' % (self, n, len(target)))
+        return [np.full(n, target)]
 
     def _check_out(self, out, shape, dtype):
         if getattr(out, 'shape', None) != shape:

@@ -13,7 +13,8 @@ import theano.tensor as T
 from lasagne.layers import (
     ConcatLayer, Conv2DLayer, CustomRecurrentLayer, DenseLayer, DropoutLayer,
     ElemwiseSumLayer, FeaturePoolLayer, FlattenLayer, GRULayer, InputLayer,
-    LSTMLayer, NINLayer, NonlinearityLayer, RecurrentLayer, get_all_layers, get_output)
+    LSTMLayer, NINLayer, NonlinearityLayer, RecurrentLayer, get_all_layers,
+    get_output)
 from lasagne.layers.recurrent import Gate
 from lasagne.nonlinearities import (
     LeakyRectify, leaky_rectify, rectify, sigmoid, softmax, tanh)
@@ -166,6 +167,7 @@ class Own(lasagne.layers.Layer):
         self.nonlinearity_name = 'rectify'
         self.nonlinearity3 = None
         self.function = T.nnet.relu
+        self.array = np.zeros((2, 3))
 
     def get_output_for(self, x, **kwargs):
         for part in self.inside:
@@ -227,6 +229,14 @@ def test_equal_to_the_definition():
     np.testing.assert_allclose(
         saliency, reference.mlp_backward(X, weights, g, reference.guided),
         rtol=1e-4, atol=1e-5)
+
+
+def test_convolution():
+    net = Conv2DLayer(InputLayer((1, 2, 5, 5)), 3, 3)
+    with modified(net, GuidedBackprop):
+        out = get_output(net)
+    assert str(out.owner.op) == 'GuidedBackprop(rectify)'
+    assert str(get_output(net).owner.op) != 'GuidedBackprop(rectify)'
 
 
 # The network
@@ -559,14 +569,15 @@ def test_nothing_selected(rule, select):
     net = NonlinearityLayer(mlp(rectify), rectify)
     layer(net, 'out').nonlinearity = sigmoid
     before = snapshot(net)
-    with pytest.raises(ValueError, match='apply: found nothing to replace by '):
+    with pytest.raises(ValueError, match='apply: found nothing to replace by'):
         apply(net, rule, select)
     assert_as_before(before)
 
 
 def test_nothing_names_the_output():
-    net = RecurrentLayer((1, 2, 3), 4, nonlinearity=tanh, name='last')
-    with pytest.raises(ValueError, match='network that ends in last. What'):
+    net = mlp(tanh)
+    net.inside = DenseLayer((None, 2), 3, nonlinearity=tanh)
+    with pytest.raises(ValueError, match='network that ends in out. What'):
         apply(net, GuidedBackprop)
 
 
@@ -620,7 +631,7 @@ def test_a_layer_with_nothing_to_replace():
             '1      nonlinearity  leaky_rectify  left alone: not known to be '
             'ReLU; to replace it, select it',
             'Perhaps you meant select=leaky_rectify']
-    with pytest.raises(ValueError, match='in drop. What is there:\nno nonline'):
+    with pytest.raises(ValueError, match='in drop. What is there:\nno nonlin'):
         apply(net, GuidedBackprop, select='drop')
     assert not rules(net)
 
@@ -902,8 +913,8 @@ def test_of_nested_contexts_the_inner_one_counts():
                 assert rules(net) == [('0', 'ZeroBackprop(rectify)'),
                                       ('1', 'ZeroBackprop(rectify)')]
         assert rules(net) == [(p.name, repr(p.rule)) for p in outer]
-        for x, attributes in in_outer:
-            assert vars(x).get('nonlinearity') is attributes.get('nonlinearity')
+        for x, then in in_outer:
+            assert vars(x).get('nonlinearity') is then.get('nonlinearity')
     assert_as_before(before)
 
 

@@ -174,6 +174,8 @@ def test_channels_are_reduced():
                                   map_to_rgb([[4, 0, -2]]))
     np.testing.assert_array_equal(map_to_rgb(hwc, 'absolute', layout='HWC'),
                                   map_to_rgb([[2, 5, 2]], 'absolute'))
+    np.testing.assert_array_equal(map_to_rgb(hwc, limit=8, layout='HWC'),
+                                  map_to_rgb([[4, 0, -2]], limit=8))
 
 
 def test_sum_of_small_integers_does_not_overflow():
@@ -474,7 +476,7 @@ def test_the_ends_are_pointed_if_values_may_be_clipped(percentile):
     pixels = rendered(figure)
     below_top, middle = (
         np.flatnonzero(pixels[len(pixels) - int(y)].min(axis=1) < .7)[[0, -1]]
-        for y in (box.y1 - 3, box.y0 + box.height / 2))
+        for y in (box.y1 - 1, box.y0 + box.height / 2))
     pointed = [below_top[0] > middle[0] + 5, below_top[1] < middle[1] - 5]
     assert pointed == [percentile < 100] * 2
 

@@ -236,7 +236,7 @@ def test_integrated_gradients_are_complete(net, weights):
      r'smoothgrad: expected samples to be an int from 1 up, got int \(0\)'),
     (dict(method='smoothgrad', samples=2.), ValueError, 'got float'),
     (dict(method='smoothgrad', sigma=-1), ValueError,
-     'expected sigma to be a number from 0 up, got int'),
+     'expected sigma to be from 0 up, got int'),
     (dict(method='integrated_gradients', steps=0), ValueError,
      'integrated_gradients: expected steps'),
     (dict(method='integrated_gradients', baseline=np.zeros((1, 1, 4))),
@@ -244,16 +244,15 @@ def test_integrated_gradients_are_complete(net, weights):
     (dict(method='integrated_gradients', target=lambda z: z[:, 0].sum()),
      TypeError, 'one score for each sample'),
     (dict(method='gradcam', layer='first'), TypeError,
-     'expected layer to have 2 dimensions, like the input, and no fewer'),
-    (dict(method='gradient', steps=3), TypeError,
-     r"options for the method gradient\(score, x\), got steps: .*'steps'"),
-    (dict(method='gradcam'), TypeError, "got none: .*'layer'"),
+     'layer to have as many dimensions as the input, 3 or more, got a vari'),
+    (dict(method='gradient', steps=3), TypeError, "gradient.*'steps'"),
+    (dict(method='gradcam'), TypeError, "gradcam.*'layer'"),
     (dict(method='smooth_grad'), ValueError,
-     "one of gradcam, gradient, .*; perhaps you meant 'smoothgrad'"),
-    (dict(method='Guided'), ValueError, 'rule=gradmod.GuidedBackprop'),
+     'a function or one of gradcam, gradient, .*smoothgrad'),
+    (dict(method='guided'), ValueError, 'rule=gradmod.GuidedBackprop'),
     (dict(method=None), ValueError, 'got NoneType'),
     (dict(method=lambda score, x: 3), TypeError,
-     '<lambda> to return a tensor of maps, got int'),
+     'method to return a tensor of maps, got int'),
     (dict(method=lambda score, x: score(x).sum()), TypeError, 'of maps, got a'),
 ])
 def test_wrong_methods_and_options(net, options, error, says):
@@ -468,8 +467,7 @@ def test_interpolation(old, new):
 
 
 @pytest.mark.parametrize('layer, error, says', [
-    ('convolutoin', ValueError, r'\(there are: convolution\), .*got str '
-     r".*; perhaps you meant 'convolution'"),
+    ('convolutoin', ValueError, r'\(there are: convolution\), got str'),
     (T.dtensor4(), ValueError, 'expected layer to be one layer of the network'),
     (InputLayer((1, 2)), ValueError, 'got InputLayer'),
 ])
@@ -480,9 +478,9 @@ def test_wrong_layers(layer, error, says):
 
 def test_wrong_layers_elsewhere():
     x = T.dtensor4('x')
-    with pytest.raises(ValueError, match='a layer that the output is made fr'):
+    with pytest.raises(ValueError, match='layer to be what the output is made'):
         saliency_map(x.flatten(2), x, method='gradcam', layer=T.exp(x))
-    with pytest.raises(TypeError, match='to have 4 dimensions'):
+    with pytest.raises(TypeError, match='got str'):
         saliency_map(x.flatten(2), x, method='gradcam', layer='first')
     twice = DenseLayer(DenseLayer((None, 3), 4, name='a'), 5, name='a')
     with pytest.raises(ValueError, match="there are: a, a"):
@@ -550,7 +548,7 @@ def saliency_input(net):
     (T.lmatrix(), TypeError, 'scalar or a vector of integers'),
     (-1, ValueError, 'a class from 0 to that of the last logit, got -1'),
     ([0, -2], ValueError, 'got -2'),
-    (lambda z: z, TypeError, '<lambda> to return a score for each sample'),
+    (lambda z: z, TypeError, 'a score for each sample, or one for all'),
     (lambda z: 1, TypeError, r'got int \(1\)'),
     (lambda z: z.argmax(axis=1), TypeError, 'got a variable of type'),
 ])
@@ -576,19 +574,23 @@ def test_a_class_that_does_not_exist(net):
 
 def test_outputs_of_other_shapes():
     x = T.dtensor4('x')
-    with pytest.raises(TypeError, match='say by a function, as the target'):
+    with pytest.raises(TypeError, match='or a function for the target'):
         saliency_map(2 * x, x)
-    saliency = saliency_map(2 * x, x, lambda z: z[:, 0].sum(axis=(1, 2)))
-    got = saliency.eval({x: IMAGES})
+    def score(z):
+        return z[:, 0].sum(axis=(1, 2))
+    f = theano.function([x], saliency_map(2 * x, x, score), mode=PY)
+    got = f(IMAGES)
     np.testing.assert_array_equal(got[:, 0], 2)
     np.testing.assert_array_equal(got[:, 1], 0)
+    f = compiled(convnet().input_layer.input_layer, None, score)
+    assert f(IMAGES).shape == IMAGES.shape and f.classes is None
 
 
 def test_targets_of_compiled_functions(net, weights):
     want = restated('gradient', Model(weights), X, LABELS)
     f = compiled(net, target='given')
     close(f(X, LABELS), want, 'float64')
-    with pytest.raises(TypeError, match="expected a target in the call"):
+    with pytest.raises(TypeError, match='expected a target in the call'):
         f(X)
     f = compiled(net, target=2)
     close(f(X), restated('gradient', Model(weights), X, [2] * 5), 'float64')
@@ -596,9 +598,9 @@ def test_targets_of_compiled_functions(net, weights):
     for target in 'all', lambda z: z[:, 0]:
         with pytest.raises(TypeError, match='expected no target in the call'):
             compiled(net, target=target)(X, 1)
-    for target in LABELS, T.lvector():
-        with pytest.raises(TypeError, match='given when the function is called'):
-            compiled(net, target=target)
+    close(compiled(net, target=LABELS)(X), want, 'float64')
+    with pytest.raises(TypeError, match='target to be None.* got a variable'):
+        compiled(net, target=T.lvector())
     with pytest.raises(TypeError, match='compile_saliency_function: expected t'):
         compiled(net, target='maximum')
 
@@ -701,9 +703,9 @@ def test_wrong_networks(net):
         saliency_map(1. * T.lmatrix(), T.lmatrix())
     with pytest.raises(TypeError, match='expected input_var .*vector'):
         saliency_map(x, T.dvector())
-    with pytest.raises(TypeError, match='expected an output of a float dtype'):
+    with pytest.raises(TypeError, match='expected a score .* of a float dtype'):
         saliency_map(x > 0, x)
-    with pytest.raises(ValueError, match='depends on the input x, got one that'):
+    with pytest.raises(ValueError, match='input_var to be what the output is ma'):
         saliency_map(2 * y, x)
     with pytest.raises(TypeError, match='modified: expected rule'):
         compiled(net, 3)
@@ -870,18 +872,18 @@ def test_what_counts_as_images(plain):
 
 
 @pytest.mark.parametrize('images, error, says', [
-    (X[0], ValueError, r'shape \(None, 4\), got \(4,\): of one image, make ima'),
+    (X[0], ValueError, r'one image or more, of shape \(None, 4\), got \(4,\)'),
     (X[:, :3], ValueError, r'\(None, 4\), got \(5, 3\)$'),
     (X[np.newaxis], ValueError, r'got \(1, 5, 4\)$'),
-    (X[:0], ValueError, 'one image or more, got none'),
-    ([['a'] * 4], TypeError, 'images of dtype float64, got <U1'),
+    (X[:0], ValueError, r'got \(0, 4\)'),
+    ([['a'] * 4], TypeError, 'of dtype float64, got <U1'),
     (X + 1j, TypeError, 'got complex128'),
     (T.dmatrix(), ValueError, r'got \(\)'),
     (None, ValueError, r'got \(\)'),
 ])
 def test_wrong_images(plain, images, error, says):
     with pytest.raises(error, match='^<saliency function: gradient of float64 '
-                       r'\(None, 4\)>: expected .*' + says):
+                       r'\(None, 4\)>: expected (.*)' + says):
         plain(images)
 
 
