@@ -4,65 +4,11 @@ In the formulas z is the input of the nonlinearity f, g the gradient of the
 cost with respect to f(z), and [c] is 1 where c holds and 0 elsewhere.
 """
 import numpy as np
-import theano.scalar as scalar
 import theano.tensor as T
 from theano.printing import Print
 
 from .base import ModifiedBackprop
-
-
-class GuidedRectifier(scalar.ScalarOp):
-    """g [z > 0] [g > 0] of one z and one g."""
-
-    nin = 2
-
-    def __init__(self, output_types_preference=None, name=None):
-        super().__init__(output_types_preference or scalar.transfer_type(1), name)
-
-    def impl(self, z, g):
-        return g if z > 0 and not g <= 0 else 0.
-
-    def c_code(self, node, name, inputs, outputs, sub):
-        z, g = inputs
-        (out,) = outputs
-        return '%s = ((%s > 0) & !(%s <= 0)) ? %s : 0;' % (out, z, g, g)
-
-    def c_code_cache_version(self):
-        return (1,)
-
-    def grad(self, inputs, output_grads):
-        z, g = inputs
-        (h,) = output_grads
-        zero = h.zeros_like()
-        open_ = scalar.and_(z > z.zeros_like(), g > g.zeros_like())
-        return [z.zeros_like(), scalar.switch(open_, h, zero)]
-
-
-class Rectifier(scalar.ScalarOp):
-    """g [g > 0] of one g."""
-
-    nin = 1
-
-    def __init__(self, output_types_preference=None, name=None):
-        super().__init__(output_types_preference or scalar.same_out, name)
-
-    def impl(self, g):
-        return 0. if g <= 0 else g
-
-    def c_code(self, node, name, inputs, outputs, sub):
-        (g,), (out,) = inputs, outputs
-        return '%s = 0 > %s ? 0 : %s;' % (out, g, g)
-
-    def c_code_cache_version(self):
-        return (1,)
-
-    def grad(self, inputs, output_grads):
-        (g,), (h,) = inputs, output_grads
-        return [scalar.switch(g > g.zeros_like(), h, h.zeros_like())]
-
-
-guided_rectifier = T.Elemwise(GuidedRectifier())
-rectifier = T.Elemwise(Rectifier())
+from .rectifiers import guided_rectifier, rectifier
 
 
 class GuidedBackprop(ModifiedBackprop):

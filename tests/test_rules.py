@@ -7,7 +7,7 @@ import theano.tensor as T
 
 import gradmod
 from gradmod import DeconvNet, GuidedBackprop, ZeroBackprop
-from gradmod.rules import guided_rectifier, rectifier
+from gradmod.rectifiers import guided_rectifier, rectifier
 
 from . import reference
 
