@@ -507,7 +507,7 @@ def test_map_of_zeros_and_magenta_in_the_figure():
 
 def test_the_arrays_are_left_alone(rng):
     images, maps = rng.rand(2, 2), rng.randn(2, 2)
-    maps[0, 0] = np.nan
+    maps[0, 0] = np.inf
     before = images.copy(), maps.copy()
     plot_saliency(images, maps, overlay=True)
     normalize(maps)
