@@ -134,12 +134,6 @@ def prepare(image):
                   anti_aliasing=True)
 
 
-def strongest(maps):
-    """Of the channels of each pixel the value that is largest in magnitude."""
-    channels = abs(maps).argmax(axis=1)[:, np.newaxis]
-    return np.take_along_axis(maps, channels, axis=1)[:, 0]
-
-
 def load_images(paths):
     """Prepare the images at `paths`, or else scikit-image's: a dict by name."""
     images = {}
@@ -211,15 +205,13 @@ def main():
     maps = saliency_maps(network.input_layer, inputs, args.method)
     print_statistics(maps)
     caption = ('Gradient of the logit of the predicted class with respect to '
-               'the pixels, as each method computes it: of the three colour '
-               'channels the value that is largest in magnitude. Each map is '
-               'divided by its own largest absolute value (max); white is 0.')
+               'the pixels, as each method computes it, summed over the three '
+               'colour channels. White is 0, and each map has its own scale: '
+               'up to the 99.5th percentile of its absolute values (P99.5).')
     if 'deconvnet' in maps:
         caption += (' The DeconvNet of a network without max-pooling depends '
                     'on the predicted class alone.')
-    draw(args.output, pixels, labels,
-         {method: strongest(values) for method, values in maps.items()},
-         caption)
+    draw(args.output, pixels, labels, maps, caption)
 
 
 if __name__ == '__main__':

@@ -14,10 +14,8 @@ import theano.tensor as T
 MISSING = ('The examples need more than gradmod itself does (%s). Install it '
            'with: pip install "gradmod[examples]"')
 try:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LinearSegmentedColormap, Normalize
-    from matplotlib.figure import Figure
+    from gradmod.plot import plot_saliency
+    from matplotlib.transforms import Bbox
     from tqdm import tqdm
 except ImportError as error:
     sys.exit(MISSING % error)
@@ -31,28 +29,6 @@ METHODS = {  # the title of the column, and the rule
     'deconvnet': ('DeconvNet', gradmod.DeconvNet),
     'zero': ('zero', gradmod.ZeroBackprop),
 }
-
-
-def output_with_rule(output_layer, rule):
-    """The output of a network whose rectifiers have the gradient of `rule`.
-
-    Only ``get_output`` has to see the rule: the expression that it returns
-    keeps the new gradient, and the network is left as it was.
-    """
-    relu = lasagne.nonlinearities.rectify
-    layers = [layer for layer in lasagne.layers.get_all_layers(output_layer)
-              if getattr(layer, 'nonlinearity', None) is relu]
-    if not layers:
-        raise ValueError('%s would change nothing: no layer of the network '
-                         'has the nonlinearity rectify' % rule.__name__)
-    modded_relu = rule(relu)  # one instance for all layers
-    try:
-        for layer in layers:
-            layer.nonlinearity = modded_relu
-        return lasagne.layers.get_output(output_layer, deterministic=True)
-    finally:
-        for layer in layers:
-            layer.nonlinearity = relu
 
 
 def saliency_function(logits, rule=None):
@@ -75,7 +51,8 @@ def saliency_function(logits, rule=None):
     if rule is None:
         scores = lasagne.layers.get_output(logits, deterministic=True)
     else:
-        scores = output_with_rule(logits, rule)
+        with gradmod.modified(logits, rule):
+            scores = lasagne.layers.get_output(logits, deterministic=True)
     predicted = scores.argmax(axis=1)
     # No image sees another, so the gradient of the sum is that of each.
     target = scores[T.arange(scores.shape[0]), predicted].sum()
@@ -113,68 +90,23 @@ def draw(path, images, labels, maps, caption):
     ----------
     path : str
         The file to write.
-    images : array of shape (n, h, w) or (n, h, w, 3)
-        The images, from 0 to 1. Without colours, 1 is ink.
+    images : array
+        The images, from 0 to 1.
     labels : list of str
         What to write beside each image.
-    maps : dict of arrays of shape (n, h, w)
-        The maps, by method. Each is divided by its largest absolute value.
+    maps : dict of arrays
+        The maps, by method.
     caption : str
         What to write below.
     """
-    diverging = LinearSegmentedColormap.from_list(
-        'diverging', ['#053061', '#4393c3', 'white', '#d6604d', '#67001f'],
-        N=257)  # odd, so that zero is one of them: white
-    # Inches. A cell is 160 dots wide: a multiple of 8 pixels and of 32.
-    cell, gap, left, right, top = 1, 0.075, 0.95, 0.1, 0.45
-    width = left + (1 + len(maps)) * (cell + gap) - gap + right
+    titles = [METHODS[method][0] for method in maps]
+    figure = plot_saliency(images, list(maps.values()), titles, labels)
+    width, height = figure.get_size_inches()
     lines = textwrap.wrap(caption, int(width / 0.058))
-    bottom = 0.6 + 0.12 * len(lines)
-    height = top + len(images) * (cell + gap) - gap + bottom
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-
-    def add_axes(x, y, w, h):  # from the lower left corner
-        return figure.add_axes([x / width, y / height, w / width, h / height])
-
-    titles = ['image'] + [METHODS[method][0] for method in maps]
-    for row, image in enumerate(images):
-        cells = [(image, 'gray_r', 0)]
-        for values in maps.values():
-            largest = abs(values[row]).max() or 1  # no division of 0 by 0
-            cells.append((values[row] / largest, diverging, -1))
-        for column, (pixels, colours, lowest) in enumerate(cells):
-            axes = add_axes(left + column * (cell + gap), bottom +
-                            (len(images) - 1 - row) * (cell + gap), cell, cell)
-            axes.imshow(pixels, cmap=colours, vmin=lowest, vmax=1,
-                        interpolation='nearest')
-            axes.set_xticks([])
-            axes.set_yticks([])
-            for spine in axes.spines.values():
-                spine.set_color('0.7')
-                spine.set_linewidth(0.6)
-            if row == 0:
-                axes.set_title(titles[column], fontsize=9, pad=4)
-            if column == 0:
-                axes.set_ylabel(labels[row], fontsize=9, rotation=0,
-                                ha='right', va='center', labelpad=5)
-
-    x = left + cell + gap
-    scale = ScalarMappable(Normalize(-1, 1), diverging)
-    scale.set_array([])
-    bar = figure.colorbar(
-        scale, cax=add_axes(x, bottom - 0.2, width - x - right, 0.075),
-        orientation='horizontal', ticks=[-1, 0, 1])
-    bar.outline.set_edgecolor('0.7')
-    bar.outline.set_linewidth(0.6)
-    bar.ax.tick_params(length=2, width=0.6, color='0.7', pad=2)
-    numbers = bar.ax.set_xticklabels(['\u2212max', '0', '+max'], fontsize=7)
-    numbers[0].set_ha('left')
-    numbers[-1].set_ha('right')
-    figure.text(0.1 / width, (bottom - 0.48) / height, '\n'.join(lines),
-                fontsize=7, va='top')
+    figure.text(0.08 / width, 0, '\n'.join(lines), fontsize=7, va='top')
+    with_caption = Bbox([[0, -0.125 * (len(lines) + 1)], [width, height]])
     try:
-        figure.savefig(path, dpi=160)
+        figure.savefig(path, bbox_inches=with_caption)
     except OSError as error:
         sys.exit('The picture cannot be written: %s' % error)
     print('wrote %s' % path)

@@ -99,13 +99,14 @@ def main():
     # A digit of each class, then a second one of each, and so on.
     turns = [(test_classes[:i] == c).sum() for i, c in enumerate(test_classes)]
     chosen = np.lexsort((test_classes, turns))[:args.images]
-    draw(args.output, test_images[chosen, 0],
+    draw(args.output, 1 - test_images[chosen],  # 1 is ink
          ['predicted %d\ntrue %d' % (predicted[i], test_classes[i])
           for i in chosen],
-         {method: values[chosen, 0] for method, values in maps.items()},
+         {method: values[chosen] for method, values in maps.items()},
          'Gradient of the logit of the predicted class with respect to the '
-         'pixels, as each method computes it. Each map is divided by its own '
-         'largest absolute value (max); white is 0.')
+         'pixels, as each method computes it. White is 0, and each map has '
+         'its own scale: up to the 99.5th percentile of its absolute values '
+         '(P99.5).')
 
 
 if __name__ == '__main__':

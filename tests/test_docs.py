@@ -10,7 +10,7 @@ import pytest
 
 import gradmod
 
-ROOT = os.path.join(os.path.dirname(__file__), os.pardir)
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MODULES = ['gradmod.' + m.name for m in pkgutil.iter_modules(gradmod.__path__)]
 
 
@@ -22,7 +22,8 @@ def test_docstrings(name):
     assert attempted and not failed
 
 
-def test_readme(capsys):
+def test_readme(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with io.open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as f:
         blocks = re.findall(r'```python\n(.*?)```', f.read(), re.DOTALL)
     assert len(blocks) >= 5
