@@ -6,10 +6,7 @@ import textwrap
 import warnings
 
 import gradmod  # first: it makes Theano and Lasagne importable
-import lasagne
 import numpy as np
-import theano
-import theano.tensor as T
 
 MISSING = ('The examples need more than gradmod itself does (%s). Install it '
            'with: pip install "gradmod[examples]"')
@@ -31,38 +28,15 @@ METHODS = {  # the title of the column, and the rule
 }
 
 
-def saliency_function(logits, rule=None):
-    """Compile a function from a batch of images to their maps.
-
-    Parameters
-    ----------
-    logits : lasagne.layers.Layer
-        The layer before the softmax.
-    rule : subclass of gradmod.ModifiedBackprop, optional
-        The gradient of the rectifiers. By default their own.
-
-    Returns
-    -------
-    function
-        From an array of images to one of the same shape: for each image, the
-        gradient of the logit of its predicted class.
-    """
-    images = lasagne.layers.get_all_layers(logits)[0].input_var
-    if rule is None:
-        scores = lasagne.layers.get_output(logits, deterministic=True)
-    else:
-        with gradmod.modified(logits, rule):
-            scores = lasagne.layers.get_output(logits, deterministic=True)
-    predicted = scores.argmax(axis=1)
-    # No image sees another, so the gradient of the sum is that of each.
-    target = scores[T.arange(scores.shape[0]), predicted].sum()
-    return theano.function([images], theano.grad(target, images))
-
-
 def saliency_maps(logits, images, methods):
-    """The maps of `images` as a dict, by method."""
+    """The maps of `images` as a dict, by method.
+
+    Each is the gradient of the logit of the predicted class, with the gradient
+    that the method has for rectifiers.
+    """
     progress = tqdm(methods, desc='compiling', unit='map')
-    return {method: saliency_function(logits, METHODS[method][1])(images)
+    return {method: gradmod.compile_saliency_function(
+                logits, METHODS[method][1])(images)
             for method in progress}
 
 

@@ -55,6 +55,9 @@ class _Overridden(object):
         return dict(self.__dict__, ops={})
 
     def __call__(self, *inputs):
+        if not inputs:
+            raise TypeError('%r: expected one Theano variable or more, got none'
+                            % self)
         inputs = [self._as_input(x) for x in inputs]
         if all(x.dtype in T.discrete_dtypes for x in inputs):
             return self._function(*inputs)

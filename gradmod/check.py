@@ -40,7 +40,9 @@ class GradientReport(object):
                 False: 'ITS GRAD IS IGNORED by theano.grad'}[self.used]
         lines = ['%s: %s' % (self.name, used),
                  'linear in g: %s' % ('yes' if self.linear else 'no')]
-        if self.true is None:
+        if self.used is None:
+            lines.append('what follows is the gradient that Theano knows')
+        elif self.true is None:
             lines.append('Theano knows no gradient without it')
         elif self.differs.any():
             lines.append('* differs from the gradient without it')

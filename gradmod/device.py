@@ -36,6 +36,10 @@ def move_to_device(x):
     With several GPUs, the device is that of the nearest value on a GPU among
     those that `x` is computed from, such as the weights of its layer; without
     one, it is the default device.
+
+    What comes from the GPU is moved back by a node of its own, where Theano's
+    ``as_gpuarray_variable`` would take a shorter way around `x`, and a gradient
+    with respect to `x` would be disconnected. The optimizer drops the pair.
     """
     if (not isinstance(x.type, T.TensorType) or x.ndim == 0
             or x.dtype not in T.float_dtypes):
@@ -45,7 +49,7 @@ def move_to_device(x):
         return _to_gpuarray(x, gpuarray)
     cuda = sys.modules.get('theano.sandbox.cuda')
     if cuda is not None and cuda.cuda_enabled and x.dtype == 'float32':
-        return cuda.as_cuda_ndarray_variable(x)
+        return cuda.gpu_from_host(x)
     return x
 
 
@@ -67,7 +71,7 @@ def _to_gpuarray(x, gpuarray):
             'move_to_device: %s belongs on the GPU context %r, which is not '
             'initialised; there are %r. See the Theano flags device and '
             'contexts.' % (x, context, known))
-    return gpuarray.basic_ops.as_gpuarray_variable(x, context)
+    return gpuarray.basic_ops.GpuFromHost(context)(x)
 
 
 def _contexts_above(x):

@@ -145,6 +145,7 @@ def override_in(outputs, rule, match=None, select=None):
         raise ValueError('override_in: expected %s in the expression, found %s%s'
                          % (matcher.wanted, _what_is_there(outputs, found),
                             hint))
+    _check_overlap(chosen)
     new = _rebuild(outputs, dict((p.output, (p, c)) for p, c in chosen), rule)
     return (new[0] if single else new), Report(p for p, _ in chosen)
 
@@ -168,6 +169,23 @@ def _check_arguments(outputs, rule, select):
     if not (select is None or callable(select)):
         raise TypeError('override_in: expected select to be a function of a '
                         'Place, got %s' % _describe(select))
+
+
+def _check_overlap(chosen):
+    """A place within the structure of another would lose its rule."""
+    outputs = dict((place.output, place) for place, _ in chosen)
+    for place, captured in chosen:
+        stack = list(place.output.owner.inputs)
+        while stack:
+            v = stack.pop()
+            if v is place.input or v in captured or v.owner is None:
+                continue
+            if v in outputs:
+                raise ValueError(
+                    'override_in: %s of %s is a part of %s; choose one of them '
+                    'by match or select' % (outputs[v].form, outputs[v].input,
+                                            place.form))
+            stack.extend(v.owner.inputs)
 
 
 def _forms(rule, match):
@@ -270,7 +288,11 @@ class _Matcher(object):
                 if x in bound:
                     return form, bound[x], captured
         for form, predicate in self._predicates:
-            if v.index == 0 and predicate(v.owner):
+            if v.index == 0 and v.owner.inputs and predicate(v.owner):
+                if _constant(v.owner.inputs[0]) is not None:
+                    raise ValueError(
+                        'override_in: expected %s to accept nodes whose first '
+                        'input is a variable, got %s' % (form, v.owner))
                 return form, v.owner.inputs[0], v.owner.inputs[1:]
 
     def find_gradient(self, outputs, places):
@@ -403,9 +425,7 @@ def _rebuild(outputs, chosen, rule):
             copies = node.outputs
         for v, new in zip(node.outputs, copies):
             if v in chosen:
-                place, captured = chosen[v]
-                new = _apply(rule, place, captured,
-                             memo.get(place.input, place.input))
+                new = _apply(rule, chosen[v], memo)
             if new is not v:
                 memo[v] = new
                 new.name = v.name
@@ -414,10 +434,12 @@ def _rebuild(outputs, chosen, rule):
     return [memo.get(v, v) for v in outputs]
 
 
-def _apply(rule, place, captured, x):
+def _apply(rule, found, done):
     """The rule around a copy of the forward pass as it was found."""
+    place, captured = found
+
     def nonlinearity(z):
-        memo = dict((v, v) for v in captured)
+        memo = dict((v, done.get(v, v)) for v in captured)
         memo[place.input] = z
         return graft([place.output], memo)[0]
     nonlinearity.__name__ = place.form
@@ -428,6 +450,7 @@ def _apply(rule, place, captured, x):
     else:
         placed = copy(rule)
         placed.nonlinearity = nonlinearity
+    x = done.get(place.input, place.input)
     return conform(placed(x), place.output.type)
 
 

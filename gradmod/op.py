@@ -81,26 +81,34 @@ def conform(variable, type):
     return type.filter_variable(variable)
 
 
-def _age(variable):
-    # Theano numbers all variables as it makes them.
-    return int(variable.auto_name[len('auto_'):])
+def _made_since(stand_in):
+    """A function that tells what was made after `stand_in`, up to now.
+
+    Theano numbers variables as it makes them. Those that were unpickled keep
+    the number that they had in another process: whatever is above the newest
+    number of this one was there before, too.
+    """
+    def number(variable):
+        return int(variable.auto_name[len('auto_'):])
+    first, last = number(stand_in), number(stand_in.type())
+    return lambda variable: first <= number(variable) <= last
 
 
 def captured_variables(stand_ins, outputs):
     """Find what `outputs` depend on besides the `stand_ins`.
 
-    Returns the nearest variables that existed before the stand-ins (a shared
+    Returns the nearest variables that existed before the first stand-in (a shared
     variable, or whatever else a closure refers to), in a fixed order, so that
     a gradient with respect to a captured intermediate value stays right.
     """
-    born = min(map(_age, stand_ins))
+    made_inside = _made_since(stand_ins[0])
     captured, seen, stack = [], set(stand_ins), list(reversed(outputs))
     while stack:
         variable = stack.pop()
         if variable in seen or isinstance(variable, gof.Constant):
             continue
         seen.add(variable)
-        if variable.owner is None or _age(variable) < born:
+        if variable.owner is None or not made_inside(variable):
             captured.append(variable)
         else:
             stack.extend(reversed(variable.owner.inputs))
@@ -166,7 +174,7 @@ class GradientOverrideOp(OpFromGraph):
 
     def __init__(self, inputs, outputs, grad_overrides, name):
         (output,) = outputs
-        if output.owner is None or _age(output) < _age(inputs[0]):
+        if output.owner is None or not _made_since(inputs[0])(output):
             # an op must not return its input
             output = conform(T.tensor_copy(output), output.type)
         output_grad = output.type()

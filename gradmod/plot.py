@@ -47,9 +47,9 @@ def normalize(values, percentile=99.5, limit=None):
     percentile : float, optional
         The percentile of the absolute values that becomes 1; what is larger
         is clipped. 100 is the maximum. The default clips the 5 largest of
-        1000 values: in gradients a few pixels often are several times as
-        large as all others, which would then look like 0. Should the
-        percentile be 0 and not all values, the maximum takes its place.
+        1000 values: a gradient often is twice as large at a few pixels as at
+        the next, and all others would look pale. Should the percentile be 0
+        and not all values, the maximum takes its place.
     limit : float, optional
         The absolute value that becomes 1, instead of a percentile.
 
@@ -114,7 +114,7 @@ def map_to_rgb(saliency, mode='signed', percentile=99.5, limit=None, cmap=None,
     -------
     array of float64, HWC or NHWC
         Red, green and blue from 0 to 1. A pixel is magenta where the map is
-        infinite or NaN.
+        infinite or NaN (in the mode ``'rgb'``, finite values may be, too).
 
     References
     ----------
@@ -179,9 +179,9 @@ def plot_saliency(images, maps, titles=None, labels=None, mode='signed',
         What to draw of a map; see `map_to_rgb`.
     percentile : float, optional
         Each map is divided by this percentile of its own absolute values, and
-        clipped; see `normalize`. So maps compare by pattern, not by size: a
-        method's gradient may be a thousand times another's. The colour bar
-        says "P99.5", or "max" for 100.
+        clipped; see `normalize`. So maps compare by pattern, not by size: one
+        method's values may be twenty times another's. The colour bar says
+        "P99.5", or "max" for 100.
     limit : float, optional
         Divide all maps by this number instead, and compare their sizes.
     cmap : str or matplotlib.colors.Colormap, optional

@@ -219,7 +219,8 @@ def integrated_gradients(score, x, steps=50, baseline=0):
     if score.value.ndim != 1:
         raise TypeError(_wrong('integrated_gradients', 'a target that gives one '
                                'score for each sample', score.value))
-    b = T.as_tensor_variable(baseline)
+    b = (baseline if isinstance(baseline, theano.Variable)
+         else T.constant(np.asarray(baseline, x.dtype)))
     if b.ndim > x.ndim:
         raise TypeError(_wrong('integrated_gradients', 'a baseline of at most '
                                '%d dimensions' % x.ndim, baseline))
@@ -332,10 +333,11 @@ def _mean_gradient(score, x, point, sequence, *fixed):
 
 def _interpolation(old, new, dtype):
     """The matrix that interpolates `old` pixels linearly at `new` positions."""
-    position = (T.arange(new) + .5) * old / new - .5
+    old, new = T.cast(old, dtype), T.cast(new, dtype)
+    position = (T.arange(new, dtype=dtype) + .5) * (old / new) - .5
     position = T.clip(position, 0, old - 1)
-    distance = abs(position.dimshuffle(0, 'x') - T.arange(old))
-    return T.cast(T.maximum(0, 1 - distance), dtype)
+    distance = abs(position.dimshuffle(0, 'x') - T.arange(old, dtype=dtype))
+    return T.maximum(0, 1 - distance)
 
 
 def _check_count(caller, name, count):
@@ -607,10 +609,9 @@ def saliency_map(output, input_var=None, target=None, method='gradient',
     A function as the target is applied at every point that a method looks at,
     while the classes of all other targets stay those at the input itself.
 
-    For 'all', the forward pass is computed once and the gradients one after
-    the other, with all intermediate values of the forward pass in memory: about
-    twice what the gradient of one class needs, and the result, which is as
-    many times the input as there are classes.
+    For 'all', the forward pass is computed once, and then the gradients one
+    after the other. All intermediate values of the forward pass stay in memory
+    meanwhile, and the result is as many times the input as there are classes.
 
     Examples
     --------
@@ -717,8 +718,9 @@ def compile_saliency_function(network, rule=None, target=None,
     outputs = [result]
     if hasattr(result.tag, 'completeness_error'):
         outputs.append(result.tag.completeness_error)
+    # Under ZeroBackprop a map depends on neither of the two.
     function = theano.function([net.x] + ([] if given is None else [given]),
-                               outputs, mode=mode)
+                               outputs, mode=mode, on_unused_input='ignore')
     description = method if isinstance(method, str) else _name(method)
     if rule is not None:
         description += ' under ' + _name(rule)
@@ -731,8 +733,9 @@ class SaliencyFunction(object):
     """A compiled function from images to their saliency maps.
 
     What `compile_saliency_function` returns. It takes and returns numpy
-    arrays, and pickles; another process then compiles it again, which is
-    quicker than the first time if it has the same ``base_compiledir``.
+    arrays. It has the network's own weights: new values of those count, without
+    compiling again. It pickles, with a copy of the weights; another process
+    compiles it when it loads it.
 
     Attributes
     ----------

@@ -517,6 +517,24 @@ def test_expressions_pickle():
     np.testing.assert_array_equal(f(Z, W), GUIDED)
 
 
+def test_rule_that_refers_to_an_unpickled_variable():
+    # its number, given by another process, may be above all of this one's
+    x, w = T.fmatrices('xw')
+    h = T.exp(x * w)
+    h.auto_name = 'auto_%d' % 10 ** 12
+    z = T.fmatrix('z')
+    y = GuidedBackprop(lambda z: T.maximum(z, 0) * h)(z)
+    assert y.owner.inputs == [z, h]
+    f = theano.function([z, x, w], theano.grad((y + h ** 2).sum(), h), mode=PY)
+    np.testing.assert_allclose(
+        f(Z, Z, W / 10), np.maximum(Z, 0) + 2 * np.exp(Z * W / 10), rtol=1e-5)
+
+
+def test_a_call_without_inputs():
+    with pytest.raises(TypeError, match='expected one Theano variable or more'):
+        gradmod.override_gradient(relu, _pass_on)()
+
+
 def test_two_threads_first_use_one_wrapper():
     started = threading.Barrier(2)
 

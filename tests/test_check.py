@@ -64,6 +64,7 @@ def test_report_of_a_plain_function():
     report = check_gradient(T.nnet.relu)
     assert report.used is None and report.linear and report.true is None
     assert 'it has no grad of its own' in repr(report)
+    assert 'knows no gradient' not in repr(report)
 
 
 def test_report_of_an_override_that_is_ignored():

@@ -173,6 +173,34 @@ def test_results_of_override_gradient_are_rules_too():
         theano.grad(new.sum(), x).eval({x: Z}), np.full_like(Z, 7))
 
 
+def test_a_place_within_what_another_refers_to():
+    z, a = T.fmatrices('za')
+    threshold = T.nnet.relu(a)
+
+    def above(u):
+        return T.maximum(u, threshold)
+    new, report = override_in(above(z), Times(above, factor=5),
+                              match=[above, T.nnet.relu])
+    assert len(report) == 2
+    f = theano.function([z, a], theano.grad(new.sum(), a), mode=PY)
+    want = 5. * (np.maximum(-Z, 0) > Z)
+    np.testing.assert_array_equal(f(Z, -Z) * (Z < 0), want * (Z < 0))
+
+
+def test_overlapping_places_are_refused():
+    y = T.nnet.relu(T.fmatrix('z')) * 2
+    with pytest.raises(ValueError, match='is a part of doubled; choose one'):
+        def doubled(u):
+            return T.nnet.relu(u) * 2
+        override_in(y, Times, match=[T.nnet.relu, doubled])
+
+
+def test_predicate_on_a_node_of_a_constant():
+    y = T.nnet.relu(T.fmatrix('z'))  # 0.5 * (...)
+    with pytest.raises(ValueError, match='whose first input is a variable'):
+        override_in(y, Times, match=lambda node: node.op == T.mul)
+
+
 # What comes back
 
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])

@@ -248,6 +248,8 @@ def test_integrated_gradients_are_complete(net, weights):
      'integrated_gradients: expected steps'),
     (dict(method='integrated_gradients', baseline=np.zeros((1, 1, 4))),
      TypeError, 'a baseline of at most 2 dimensions'),
+    (dict(method='integrated_gradients', baseline=T.tensor3()),
+     TypeError, 'a baseline of at most 2 dimensions'),
     (dict(method='integrated_gradients', target=lambda z: z[:, 0].sum()),
      TypeError, 'one score for each sample'),
     (dict(method='gradcam', layer='first'), TypeError,
@@ -729,6 +731,27 @@ def test_other_dtypes_than_that_of_the_weights(net, weights):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
+def test_no_float64_where_all_is_float32():
+    nets = {False: mlp('float32')[0], True: convnet('float32')}
+    with change_flags(floatX='float32', warn_float64='raise'):
+        for method in saliency.METHODS:
+            options = dict(OPTIONS.get(method, {'layer': 'convolution'}))
+            cam = 'layer' in options
+            saliency_map(nets[cam], method=method, **options)
+            saliency_map(nets[cam], target='all', method=method, **options)
+
+
+def test_weights_that_change(net, plain):
+    values = lasagne.layers.get_all_param_values(net)
+    maps = plain(X, 1)
+    lasagne.layers.set_all_param_values(net, [2 * v for v in values[:4]] +
+                                        [3 * v for v in values[4:]])
+    changed = plain(X, 1)
+    lasagne.layers.set_all_param_values(net, values)
+    assert abs(changed - 12 * maps).max() > 0 and abs(changed).max() > 0
+    np.testing.assert_array_equal(plain(X, 1), maps)
+
+
 def test_broadcastable_inputs(net, weights):
     x = T.TensorType('float64', (True, False))('x')
     output = lasagne.layers.get_output(net, x)
@@ -964,3 +987,8 @@ def test_lasagne_and_tqdm_are_not_imported():
     subprocess.check_call([sys.executable, '-c', (
         'import sys, gradmod.saliency\n'
         'assert not {"lasagne", "tqdm"} & set(sys.modules)')])
+
+
+def test_a_map_that_depends_on_no_input(net):
+    np.testing.assert_array_equal(compiled(net, ZeroBackprop)(X), 0 * X)
+    np.testing.assert_array_equal(compiled(net, ZeroBackprop)(X, 1), 0 * X)

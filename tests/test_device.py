@@ -1,0 +1,229 @@
+"""`gradmod.device` with stand-ins for the back ends; `tests/device` has real ones."""
+import os
+import subprocess
+import sys
+import textwrap
+from types import SimpleNamespace
+
+import pytest
+import theano
+import theano.sparse
+import theano.tensor as T
+from theano import gof
+
+from gradmod import GuidedBackprop
+from gradmod.device import is_transfer, move_to_device
+
+FLOATS = [T.TensorType(dtype, broadcastable)
+          for dtype in ('float16', 'float32', 'float64')
+          for broadcastable in ((False,), (True, False), (False,) * 5)]
+OTHERS = [T.fscalar, T.lmatrix, T.bvector, T.cmatrix, T.zscalar,
+          theano.sparse.SparseType('csr', 'float32'), gof.generic]
+
+
+class DeviceType(gof.Type):
+    """The type of values on a stand-in for a GPU."""
+
+    ndim, dtype = 2, 'float32'
+
+    def __init__(self, context_name):
+        self.context_name = context_name
+
+
+class HostFromGpu(gof.Op):
+    __props__ = ()
+
+    def make_node(self, x):
+        return gof.Apply(self, [x], [T.fmatrix()])
+
+
+def on(context):
+    """A host variable that is copied from a GPU."""
+    return HostFromGpu()(DeviceType(context)())
+
+
+@pytest.fixture(autouse=True)
+def no_back_end(monkeypatch):
+    for name in 'theano.gpuarray', 'theano.sandbox.cuda':
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.fixture
+def gpuarray(monkeypatch):
+    """A stand-in for ``theano.gpuarray``, as after ``device=cuda``."""
+    def use(contexts=(None,), default=True, activated=True):
+        back_end = SimpleNamespace(
+            pygpu_activated=activated, gpuarray_shared_constructor=object(),
+            type=SimpleNamespace(list_contexts=lambda: list(contexts)),
+            basic_ops=SimpleNamespace(
+                GpuFromHost=lambda context: lambda x: (x, context)))
+        monkeypatch.setitem(sys.modules, 'theano.gpuarray', back_end)
+        monkeypatch.setattr(
+            theano.compile.sharedvalue.shared, 'constructors',
+            [back_end.gpuarray_shared_constructor] if default else [])
+    return use
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """A stand-in for ``theano.sandbox.cuda``, as after ``device=gpu``."""
+    back_end = SimpleNamespace(cuda_enabled=True,
+                               gpu_from_host=lambda x: (x, 'gpu'))
+    monkeypatch.setitem(sys.modules, 'theano.sandbox.cuda', back_end)
+    return back_end
+
+
+@pytest.mark.parametrize('type', FLOATS + OTHERS, ids=str)
+def test_without_a_back_end_nothing_moves(type):
+    x = type('x')
+    assert move_to_device(x) is x
+
+
+def test_a_back_end_that_did_not_start_moves_nothing(gpuarray, cuda):
+    gpuarray(activated=False)
+    cuda.cuda_enabled = False
+    x = T.fmatrix('x')
+    assert move_to_device(x) is x
+    assert GuidedBackprop(T.nnet.relu)(x).type == x.type
+
+
+@pytest.mark.parametrize('type', FLOATS, ids=str)
+def test_gpuarray_gets_dense_floats(gpuarray, type):
+    gpuarray()
+    x = type('x')
+    assert move_to_device(x) == (x, None)
+
+
+@pytest.mark.parametrize('type', OTHERS + [DeviceType(None)], ids=str)
+def test_the_rest_stays(gpuarray, cuda, type):
+    gpuarray()
+    x = type('x')
+    assert move_to_device(x) is x
+    del sys.modules['theano.gpuarray']
+    assert move_to_device(x) is x
+
+
+@pytest.mark.parametrize('type', FLOATS, ids=str)
+def test_the_old_back_end_gets_float32_alone(cuda, type):
+    x = type('x')
+    if type.dtype == 'float32':
+        assert move_to_device(x) == (x, 'gpu')
+    else:
+        assert move_to_device(x) is x
+
+
+def test_the_new_back_end_comes_first(gpuarray, cuda):
+    gpuarray()
+    x = T.fmatrix()
+    assert move_to_device(x) == (x, None)
+
+
+def test_the_nearest_context_wins(gpuarray):
+    gpuarray([None, 'a', 'b'])
+    x = T.fmatrix()
+    for z, context in [(x, None),
+                       (on('a'), 'a'),
+                       (T.dot(x, on('a')), 'a'),
+                       (T.dot(on('a') + x, on('b')), 'b'),
+                       (T.dot(x * x * x, on('a') * 2) + 1, 'a'),
+                       (T.dot(on('a'), on(None)), 'a'),
+                       (on(None), None)]:
+        assert move_to_device(z) == (z, context)
+
+
+def test_wide_graphs_are_walked_once(gpuarray):
+    # 2^100 paths
+    gpuarray([None, 'a'])
+    z = on('a')
+    for _ in range(100):
+        z = z + z
+    assert move_to_device(z) == (z, 'a')
+
+
+@pytest.mark.parametrize('pin', ['target', 'context_name'])
+def test_pinned_values(gpuarray, pin):
+    gpuarray([None, 'a'])
+    x = T.fmatrix()
+    setattr(x.tag, pin, 'a')
+    assert move_to_device(x) == (x, 'a')
+    y = x + 1
+    assert move_to_device(y) == (y, 'a')
+    setattr(y.tag, pin, 'cpu')
+    assert move_to_device(y) is y
+    setattr(y.tag, pin, None)
+    assert move_to_device(y) == (y, None)
+
+
+def test_a_gpu_that_is_not_the_default(gpuarray):
+    # init_gpu_device=cuda: only what comes from the GPU belongs there
+    gpuarray(default=False)
+    x = T.fmatrix()
+    assert move_to_device(x) is x
+    z = T.dot(x, on(None))
+    assert move_to_device(z) == (z, None)
+
+
+def test_a_missing_device_is_an_error(gpuarray):
+    # contexts=a->cuda0 without device=cuda
+    gpuarray(['a'])
+    with pytest.raises(RuntimeError, match=r"x belongs on the GPU context None, "
+                       r"which is not initialised; there are \['a'\].* device"):
+        move_to_device(T.fmatrix('x'))
+    with pytest.raises(RuntimeError, match="context 'b'"):
+        move_to_device(on('b'))
+    with pytest.raises(RuntimeError, match='context None'):
+        GuidedBackprop(T.nnet.relu)(T.fmatrix())
+
+
+def test_transfers_by_name():
+    assert is_transfer(HostFromGpu())
+    assert not is_transfer(T.fmatrix().sum().owner.op)
+
+
+def run(code):
+    flags = [os.environ.get('THEANO_FLAGS', ''), 'device=cpu', 'contexts=',
+             'init_gpu_device=', 'blas.ldflags=']
+    env = dict(os.environ, THEANO_FLAGS=','.join(filter(None, flags)))
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    subprocess.run([sys.executable, '-c', textwrap.dedent(code)], cwd=root,
+                   env=env, check=True)
+
+
+def test_no_gpu_package_is_imported_to_look():
+    # nor tried to be: some of them raise when imported, or start a device
+    run('''
+        import sys
+
+        class Watch(object):
+            seen = []
+
+            def find_spec(self, name, path=None, target=None):
+                if 'gpu' in name or 'cuda' in name:
+                    self.seen.append(name)
+
+        import theano, theano.tensor as T
+        sys.meta_path.insert(0, Watch())
+        before = set(sys.modules)
+        import gradmod
+        x = T.fmatrix()
+        for rule in (gradmod.GuidedBackprop, gradmod.DeconvNet,
+                     gradmod.ZeroBackprop):
+            theano.grad(rule(T.nnet.relu)(x).sum(), x)
+        new = [name for name in set(sys.modules) - before
+               if 'gpu' in name or 'cuda' in name]
+        assert not new and not Watch.seen, (new, Watch.seen)
+        ''')
+
+
+def test_theano_has_what_is_looked_for():
+    # importing the back end without its packages is possible, and harmless
+    run('''
+        import gradmod, theano, theano.gpuarray as gpuarray
+        assert gpuarray.pygpu_activated is False
+        assert list(gpuarray.type.list_contexts()) == []
+        assert gpuarray.gpuarray_shared_constructor
+        assert theano.compile.sharedvalue.shared.constructors
+        for name in 'GpuFromHost', 'HostFromGpu', 'GpuToGpu':
+            assert gradmod.device.is_transfer(
+                object.__new__(getattr(gpuarray.basic_ops, name)))
+        ''')
