@@ -1,0 +1,409 @@
+"""What a gradient override costs: run time, compile time and peak memory.
+
+Compares the gradient of several networks with respect to their input, plain
+and under the rules, and made in two other ways: the recipe with
+`grad_overrides`, whose op stays opaque, and Theano's `inline=True`. Prints
+ratios to the plain gradient, medians with the quartiles behind them: figures of
+single runs on a shared machine say little, ratios of what ran side by side do.
+
+Run times are taken in one process, interleaved, call by call. Compile times and
+memory are taken in one process for each network and way, in turns: a graph is
+built and compiled once to fill Theano's cache of C code, then again, timed. So
+they are of the graph and its optimization, not of g++. One BLAS thread.
+"""
+import argparse
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import time
+
+NETWORKS = (['mlp-%d' % d for d in (10, 50, 100, 200)] +
+            ['resnet-%d' % n for n in (1, 3, 5, 9)] +
+            ['elementwise-30', 'elementwise-100', 'lstm-1'])
+RULES = ['guided', 'deconv', 'zero']
+OTHERS = ['opaque', 'inline']
+GOALS = [  # network's prefix, figure, largest ratio for guided
+    ('resnet-5', 'run', .97), ('elementwise-30', 'run', .65), ('', 'run', 1.02),
+    ('resnet-1', 'compile', None), ('resnet', 'compile', .9),
+    ('elementwise', 'compile', .9), ('mlp-10', 'compile', None),
+    ('mlp', 'compile', .9), ('', 'memory', 1.05)]
+
+
+# In the children: import Theano only there, with the flags of the parent.
+
+def rectifier(way):
+    import gradmod
+    import theano
+    from lasagne.nonlinearities import rectify
+
+    class Recipe(object):
+        """The recipe, mended: one op a type, grad_overrides."""
+
+        def __init__(self, inline):
+            self.inline, self.ops = inline, {}
+
+        def __call__(self, x):
+            if x.type not in self.ops:
+                inner = x.type()
+                self.ops[x.type] = theano.OpFromGraph(
+                    [inner], [rectify(inner)], inline=self.inline,
+                    grad_overrides=self.grad)
+            return self.ops[x.type](x)
+
+        def grad(self, inputs, out_grads):
+            (x,), (g,) = inputs, out_grads
+            return [g * (x > 0).astype(x.dtype) * (g > 0).astype(x.dtype)]
+    return {'plain': lambda: rectify,
+            'guided': lambda: gradmod.GuidedBackprop(rectify),
+            'deconv': lambda: gradmod.DeconvNet(rectify),
+            'zero': lambda: gradmod.ZeroBackprop(rectify),
+            'opaque': lambda: Recipe(False), 'inline': lambda: Recipe(True)}[way]()
+
+
+def build(network, f, weights):
+    """An input, the gradient of a score with respect to it, and a value for it."""
+    import lasagne
+    import numpy as np
+    import theano
+    import theano.tensor as T
+    kind, size = network.split('-')
+    rng, size = np.random.RandomState(0), int(size)
+
+    def shared(value):
+        return theano.shared(np.asarray(value, 'float32'))
+    if kind == 'mlp':
+        x = h = T.matrix('x')
+        for _ in range(size):
+            h = f(T.dot(h, shared(rng.randn(256, 256) * (2. / 256) ** .5)) +
+                  shared(np.zeros(256)))
+        value = rng.randn(64, 256)
+    elif kind == 'elementwise':
+        x = h = T.matrix('x')
+        for _ in range(size):
+            h = f(h * shared(1 + .3 * rng.randn(1024)) +
+                  shared(.3 * rng.randn(1024)))
+        value = rng.randn(64, 1024)
+    elif kind == 'lstm':
+        x = T.tensor3('x')
+        net = lasagne.layers.InputLayer((None, 20, 32), x)
+        net = lasagne.layers.LSTMLayer(
+            net, 64, nonlinearity=f, only_return_final=True,
+            cell=lasagne.layers.Gate(W_cell=None, nonlinearity=f))
+        h = lasagne.layers.get_output(net)
+        value = rng.randn(32, 20, 32)
+    else:
+        x = T.tensor4('x')
+        h = resnet(x, size, f, rng, weights)
+        value = rng.rand(64, 3, 8, 8).repeat(4, 2).repeat(4, 3) - .5
+    return x, theano.grad(h.max(axis=1).sum(), x), value.astype('float32')
+
+
+def resnet(x, n, f, rng, weights):
+    """The logits of the CIFAR-10 ResNet of 6 n + 2 layers."""
+    import numpy as np
+    import theano
+    import theano.tensor as T
+    values = []
+    if weights and n == 5:
+        with np.load(weights) as archive:
+            values = [archive['arr_%d' % i] for i in range(len(archive.files))]
+
+    def parameter(initial):
+        value = values.pop(0) if values else initial
+        assert value.shape == np.shape(initial)
+        return theano.shared(np.asarray(value, 'float32'))
+
+    def convolve(h, n_in, n_out, stride=1):
+        W = parameter(rng.randn(n_out, n_in, 3, 3) * (2. / 9 / n_in) ** .5)
+        beta, gamma, mean, inv_std = [
+            parameter(np.full(n_out, v)).dimshuffle('x', 0, 'x', 'x')
+            for v in (0., 1., 0., 1.)]
+        h = T.nnet.conv2d(h, W, border_mode='half', filter_flip=False,
+                          subsample=(stride, stride))
+        return (h - mean) * (gamma * inv_std) + beta
+    h = f(convolve(x, 3, 16))
+    width = 16
+    for stage in range(3):
+        for block in range(n):
+            wider = stage > 0 and block == 0
+            out = width * 2 if wider else width
+            inner = f(convolve(h, width, out, 2 if wider else 1))
+            inner = convolve(inner, out, out)
+            if wider:
+                s = h[:, :, ::2, ::2]
+                zeros = T.zeros((s.shape[0], width // 2, s.shape[2], s.shape[3]))
+                h = T.concatenate([zeros, s, zeros], axis=1)
+            h, width = f(h + inner), out
+    W = parameter(rng.randn(64, 10) * .1)
+    return T.dot(h.mean(axis=(2, 3)), W) + parameter(np.zeros(10))
+
+
+def compile_once(network, way, weights):
+    import theano
+    start = time.perf_counter()
+    x, gradient, value = build(network, rectifier(way), weights)
+    function = theano.function([x], gradient)
+    return function, value, time.perf_counter() - start
+
+
+def child_compile(network, way, weights, rounds):
+    """Seconds to build and compile, and the process's peak memory in MB."""
+    seconds = [compile_once(network, way, weights)[2]
+               for _ in range(rounds + 1)][1:]
+    function, value, _ = compile_once(network, way, weights)
+    function(value)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.
+    return {'compile': seconds, 'memory': [peak]}
+
+
+def child_run(network, ways, weights, rounds):
+    """Seconds of each call, by way, interleaved."""
+    functions = {}
+    for way in ways:
+        functions[way], value, _ = compile_once(network, way, weights)
+        functions[way](value)
+    start = time.perf_counter()
+    functions['plain'](value)
+    calls = max(1, int(.02 / (time.perf_counter() - start)))
+    seconds = dict((way, []) for way in ways)
+    for _ in range(rounds):
+        for way in random.sample(ways, len(ways)):
+            start = time.perf_counter()
+            for _ in range(calls):
+                functions[way](value)
+            seconds[way].append((time.perf_counter() - start) / calls)
+    return seconds
+
+
+def child_library(network, weights):
+    """Seconds of a compile, and those of it in the library's own functions."""
+    import gradmod.base
+    import gradmod.op
+    spent, depth = [], [0]
+
+    def timed(function):
+        def wrapper(*args, **kwargs):
+            depth[0] += 1
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                depth[0] -= 1
+                if not depth[0]:  # the outermost call counts
+                    spent.append(time.perf_counter() - start)
+        return wrapper
+    op, rewrite = gradmod.op.GradientOverrideOp, (
+        gradmod.op.expand_gradient_override)
+    op.L_op, rewrite.transform = timed(op.L_op), timed(rewrite.transform)
+    gradmod.base.ModifiedBackprop.__call__ = timed(
+        gradmod.base.ModifiedBackprop.__call__)
+    compile_once(network, 'guided', weights)
+    del spent[:]
+    seconds = compile_once(network, 'guided', weights)[2]
+    return {'compile': [seconds], 'library': [sum(spent)]}
+
+
+def child_apply():
+    """Seconds to apply one rule to 100, 200 and 400 layers."""
+    import gradmod
+    import theano.tensor as T
+    seconds = {}
+    for n in 100, 200, 400:
+        rule, h = gradmod.GuidedBackprop(T.nnet.relu), T.matrix('x')
+        start = time.perf_counter()
+        for _ in range(n):
+            h = rule(h)
+        seconds[str(n)] = [time.perf_counter() - start]
+    return seconds
+
+
+def child(args):
+    resource.setrlimit(resource.RLIMIT_AS, (args.memory * 2 ** 30,) * 2)
+    sys.setrecursionlimit(100000)
+    import gradmod  # noqa: F401  before Theano
+    kind, network, ways = args.child.split(',', 2)
+    if kind == 'compile':
+        result = child_compile(network, ways, args.weights, args.rounds)
+    elif kind == 'run':
+        result = child_run(network, ways.split(','), args.weights, args.rounds)
+    elif kind == 'library':
+        result = child_library(network, args.weights)
+    else:
+        result = child_apply()
+    print('RESULT ' + json.dumps(result))
+
+
+# In the parent
+
+def call(args, kind, network='', ways='', rounds=1, limit=3600):
+    """The result of a child process, or None beyond its time or memory."""
+    command = [sys.executable, os.path.abspath(__file__), '--child',
+               '%s,%s,%s' % (kind, network, ways), '--rounds', str(rounds),
+               '--memory', str(args.memory)]
+    if args.weights:
+        command += ['--weights', args.weights]
+    flags = 'floatX=float32'
+    if args.blas is not None:
+        flags += ',blas.ldflags=' + args.blas
+    env = dict(os.environ, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1',
+               THEANO_FLAGS=','.join(filter(None, [
+                   os.environ.get('THEANO_FLAGS'), flags])))
+    try:
+        out = subprocess.run(command, stdout=subprocess.PIPE,
+                             stderr=subprocess.DEVNULL, timeout=limit, env=env,
+                             universal_newlines=True).stdout
+    except subprocess.TimeoutExpired:
+        return None
+    for line in out.splitlines():
+        if line.startswith('RESULT '):
+            return json.loads(line[len('RESULT '):])
+    return None
+
+
+def quartiles(values):
+    values = sorted(values)
+    return [values[int(q * (len(values) - 1) + .5)] for q in (.25, .5, .75)]
+
+
+def ratios(figures, plain):
+    return [a / b for a, b in zip(figures, plain)]
+
+
+def measure(args, network):
+    """All figures of one network: {way: {figure: [seconds or MB]}}."""
+    ways = ['plain'] + args.rules
+    figures = dict((way, {'compile': [], 'memory': []}) for way in ways)
+    for _ in range(args.processes):
+        for way in ways:
+            result = call(args, 'compile', network, way, args.compiles)
+            if result is None:
+                sys.exit('%s, %s: the process failed, or took too long or too '
+                         'much memory' % (network, way))
+            figures[way]['compile'] += [quartiles(result['compile'])[1]]
+            figures[way]['memory'] += result['memory']
+    runs = call(args, 'run', network, ','.join(ways), args.rounds)
+    for way in ways:
+        figures[way]['run'] = runs[way]
+    for way in args.others:
+        result = call(args, 'compile', network, way, 1, args.limit)
+        figures[way] = result or {'compile': [], 'memory': []}
+        figures[way]['run'] = []
+        if result:
+            result = call(args, 'run', network, 'plain,' + way,
+                          args.rounds, args.limit)
+            if result:  # against a plain run of its own
+                figures[way]['run'] = [
+                    a / b * c for a, b, c in zip(result[way], result['plain'],
+                                                 runs['plain'])]
+    return figures
+
+
+def goal(network, figure):
+    for prefix, name, largest in GOALS:
+        if name == figure and network.startswith(prefix):
+            return largest
+    return None
+
+
+def table(results):
+    rows = [['network', 'way', 'run time', 'compile time', 'peak memory']]
+    for network, figures in results.items():
+        for way, own in figures.items():
+            row = [network, way]
+            for figure in 'run', 'compile', 'memory':
+                unit = 'MB' if figure == 'memory' else 's'
+                if not own[figure]:
+                    cell = 'over the limit'
+                elif way == 'plain':
+                    cell = '%.3g %s' % (quartiles(own[figure])[1], unit)
+                else:
+                    low, middle, high = quartiles(ratios(
+                        own[figure], figures['plain'][figure]))
+                    cell = '%.3f (%.3f to %.3f)' % (middle, low, high)
+                    largest = goal(network, figure)
+                    if way == 'guided' and largest:
+                        cell += ', goal %.2f %s' % (
+                            largest, 'met' if middle <= largest else 'MISSED')
+                row.append(cell)
+            rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ['| %s |' % ' | '.join(c.ljust(w) for c, w in zip(row, widths))
+             for row in rows]
+    lines.insert(1, '|%s|' % '|'.join('-' * (w + 2) for w in widths))
+    return '\n'.join(lines)
+
+
+def plot(results, path):
+    """Compile time over depth, both logarithmic."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(7, 3.2))
+    FigureCanvasAgg(figure)
+    for i, (kind, title) in enumerate([
+            ('mlp', 'MLP: layers'), ('resnet', 'ResNet: blocks a stage')]):
+        axes = figure.add_subplot(1, 2, i + 1)
+        for way in ['plain'] + RULES + OTHERS:
+            points = [(int(network.split('-')[1]),
+                       quartiles(f[way]['compile'])[1])
+                      for network, f in results.items()
+                      if network.startswith(kind) and way in f
+                      and f[way]['compile']]
+            if points:
+                axes.plot(*zip(*sorted(points)), marker='o', ms=4, label=way)
+        axes.set_xscale('log')
+        axes.set_yscale('log')
+        axes.set_xlabel(title)
+        axes.set_ylabel('compile time (s)')
+        axes.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add('--only', metavar='NAME', nargs='+', default=NETWORKS,
+        choices=NETWORKS, help='of: ' + ' '.join(NETWORKS))
+    add('--rules', metavar='RULE', nargs='*', default=RULES, choices=RULES)
+    add('--others', metavar='WAY', nargs='*', default=OTHERS, choices=OTHERS)
+    add('--weights', metavar='PATH', help='cifar_model_n5.npz, for resnet-5')
+    add('--blas', metavar='FLAGS', help="blas.ldflags ('' for none; default: "
+        "what gradmod finds)")
+    add('--rounds', type=int, default=40, help='timed calls of each function')
+    add('--compiles', type=int, default=2, help='timed compiles a process')
+    add('--processes', type=int, default=3, help='processes a way')
+    add('--limit', type=int, default=300,
+        help='seconds for the other ways, a process')
+    add('--memory', type=int, default=10, help='GB for a process')
+    add('--json', metavar='PATH', help='write the raw figures')
+    add('--plot', metavar='PATH', help='draw compile time over depth')
+    add('--child', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        return child(args)
+    results = {}
+    for network in args.only:
+        print('measuring %s' % network, file=sys.stderr)
+        results[network] = measure(args, network)
+    print(table(results))
+    if 'resnet-5' in results and 'guided' in args.rules:
+        own = call(args, 'library', 'resnet-5')
+        print('\nIn the library itself, of a compile of resnet-5: %.2f s of '
+              '%.1f s, %.1f %%' % (own['library'][0], own['compile'][0], 100 *
+                                   own['library'][0] / own['compile'][0]))
+    applied = call(args, 'apply')
+    print('Applying a rule to 100, 200 and 400 layers: %s s' % ', '.join(
+        '%.3f' % applied[n][0] for n in ('100', '200', '400')))
+    if args.json:
+        with open(args.json, 'w') as f:
+            json.dump(results, f, indent=1)
+    if args.plot:
+        plot(results, args.plot)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,79 @@
+"""What the tests in this folder share. `run.sh` says how to run them.
+
+A run of all tests without a GPU in the Theano flags leaves this folder out.
+With one, a device that did not start fails every test.
+"""
+import os
+import subprocess
+import sys
+
+import pytest
+import theano
+
+flags = theano.config
+on_gpu = (flags.device != 'cpu' or flags.contexts
+          or getattr(flags, 'init_gpu_device', ''))
+old = theano.__version__.startswith('0.9.')
+here = os.path.dirname(os.path.abspath(__file__))
+collect_ignore = [name for name in os.listdir(here) if name.startswith('test_')
+                  and not (old if name == 'test_old_backend.py' else on_gpu)]
+lines = []
+
+
+@pytest.fixture(scope='session', autouse=True)
+def device_is_active():
+    """Fail where Theano has logged an error and gone on with the CPU."""
+    if on_gpu:
+        gpuarray = sys.modules.get('theano.gpuarray')
+        assert gpuarray and gpuarray.pygpu_activated, (
+            'device=%s is not active: see the errors that Theano logged at the '
+            'start' % flags.device)
+        assert None in gpuarray.type.list_contexts()
+        assert flags.floatX == 'float32'
+
+
+@pytest.fixture(scope='session')
+def dev1():
+    """The name of a second context, on another device than the first."""
+    from theano.gpuarray.type import get_context
+    if flags.device.startswith('cuda') and not flags.contexts:
+        pytest.skip('one CUDA device only; for two set '
+                    'CONTEXTS="dev1->cuda1"')
+    assert get_context('dev1').dev != get_context(None).dev
+    return 'dev1'
+
+
+@pytest.fixture(scope='session')
+def child():
+    """Run a Python command in a new process; return what it prints."""
+    def run(*command, **more_flags):
+        # Theano leaves a mark that keeps child processes from the GPU.
+        env = {k: v for k, v in os.environ.items()
+               if k != 'THEANO_GPU_IS_ALREADY_ACTIVE'}
+        env['THEANO_FLAGS'] = ','.join(
+            [env['THEANO_FLAGS']] + ['%s=%s' % f for f in more_flags.items()])
+        root = os.path.dirname(os.path.dirname(here))
+        done = subprocess.run([sys.executable] + list(command), cwd=root,
+                              env=env, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, universal_newlines=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+    return run
+
+
+@pytest.fixture(scope='session')
+def report():
+    """A function that adds a line to what is printed after the tests."""
+    return lines.append
+
+
+def pytest_terminal_summary(terminalreporter):
+    gpuarray = sys.modules.get('theano.gpuarray')
+    if lines and gpuarray and gpuarray.pygpu_activated:
+        terminalreporter.section('devices')
+        for name in gpuarray.type.list_contexts():
+            context = gpuarray.type.get_context(name)
+            terminalreporter.write_line('%s: %s, %s' % (
+                name, context.dev, context.devname))
+        for line in lines:
+            terminalreporter.write_line(line)
