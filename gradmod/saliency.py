@@ -404,7 +404,8 @@ def _symbolic_classes(caller, target, z):
     if _is(target, None, 'max'):
         return z.argmax(axis=1)
     if isinstance(target, theano.Variable):
-        if getattr(target, 'ndim', 2) > 1 or target.dtype not in T.int_dtypes:
+        if (getattr(target, 'ndim', 2) > 1
+                or target.dtype not in T.int_dtypes + T.uint_dtypes):
             raise TypeError(_wrong(caller, 'target, if it is a variable, to be a '
                                    'scalar or a vector of integers', target))
     else:
@@ -577,7 +578,8 @@ def saliency_map(output, input_var=None, target=None, method='gradient',
         log-softmax of some: if one of Theano's is its last operation but for
         reshapes. (A softmax written out as exponentials stays.)
     **options
-        Those of the method.
+        Those of the method. Any method gets a `layer` of a Lasagne network as
+        that layer's output.
 
     Returns
     -------
@@ -612,6 +614,9 @@ def saliency_map(output, input_var=None, target=None, method='gradient',
     For 'all', the forward pass is computed once, and then the gradients one
     after the other. All intermediate values of the forward pass stay in memory
     meanwhile, and the result is as many times the input as there are classes.
+    The loops of this and of the methods that average keep their intermediate
+    values as well, unless Theano's flag ``scan.allow_gc=True`` is set, which
+    about halves the memory of a ResNet-32.
 
     Examples
     --------
@@ -641,8 +646,7 @@ def compile_saliency_function(network, rule=None, target=None,
     Parameters
     ----------
     network : lasagne.layers.Layer or Variable
-        The output layer of a Lasagne network; or the output of a network of
-        any library, of shape (samples, classes), with its `input_var`.
+        As the `output` for `saliency_map`; an expression needs its `input_var`.
     rule, method, input_var, logits, **options
         As for `saliency_map`.
     target : optional
@@ -669,6 +673,12 @@ def compile_saliency_function(network, rule=None, target=None,
     --------
     saliency_map : the same as an expression. See there for what a target is,
         and for what must hold of batch normalization.
+
+    Notes
+    -----
+    A rule that relates the samples of a batch to each other, as
+    `DeepLiftRescale` does, is not for this function, which divides arrays into
+    batches.
 
     Examples
     --------
