@@ -23,7 +23,7 @@ class _Gate(scalar.ScalarOp):
         return [types[-1]]
 
     def c_code_cache_version(self):
-        return (2,)
+        return (3,)
 
 
 class GuidedRectifier(_Gate):
@@ -35,10 +35,19 @@ class GuidedRectifier(_Gate):
         return 0. if g <= 0 or not z > 0 else g
 
     def c_code(self, node, name, inputs, outputs, sub):
-        # One comparison decides, so that there is no branch for a coin toss
-        # to mispredict: the smaller of g and z, z if g is NaN, NaN if z is.
-        return '%(out)s = (%(g)s < %(z)s ? %(g)s : %(z)s) > 0 ? %(g)s : 0;' % {
-            'z': inputs[0], 'g': inputs[1], 'out': outputs[0]}
+        # The sign of a gradient is a coin toss to a branch predictor: masks,
+        # on the bits, leave the compiler nothing to make a branch of.
+        # Where there is C code for float16, it computes in float32.
+        bits = 64 if node.outputs[0].type.dtype == 'float64' else 32
+        return """{
+            union {npy_float%(bits)d value; npy_int%(bits)d bits;} z, g;
+            z.value = %(z)s;
+            g.value = %(g)s;
+            z.bits = -(npy_int%(bits)d)(z.value > 0);
+            g.bits &= z.bits & -(npy_int%(bits)d)!(g.value <= 0);
+            %(out)s = g.value;
+        }""" % {'bits': bits, 'z': inputs[0], 'g': inputs[1],
+                'out': outputs[0]}
 
     def grad(self, inputs, output_grads):
         (z, g), (v,) = inputs, output_grads
