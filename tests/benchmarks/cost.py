@@ -100,9 +100,9 @@ def build(network, f, weights):
         x = T.tensor3('x')
         net = lasagne.layers.InputLayer((None, 20, 32), x)
         net = lasagne.layers.LSTMLayer(
-            net, 64, nonlinearity=f, only_return_final=True,
+            net, 64, nonlinearity=f,
             cell=lasagne.layers.Gate(W_cell=None, nonlinearity=f))
-        h = lasagne.layers.get_output(net)
+        h = lasagne.layers.get_output(net)[:, -1]
         value = rng.randn(32, 20, 32)
     else:
         x = T.tensor4('x')
