@@ -67,7 +67,7 @@ class _Overridden(object):
         op = self.ops.get(key)
         if op is None:
             op = self.ops.setdefault(key, self._make_op(types))
-        return op(*inputs)
+        return T.as_tensor_variable(op(*inputs))  # of the host, as Theano's own
 
     def _as_input(self, x):
         try:
@@ -83,7 +83,11 @@ class _Overridden(object):
 
     @change_flags(compute_test_value='off')  # the stand-ins have none
     def _make_op(self, types):
-        inputs = [type() for type in types]
+        stand_ins = [type() for type in types]
+        # What is on a device goes by way of the host, inside the op too: so
+        # `_function` and `grad` may use ops that know nothing of devices. The
+        # optimizer drops these moves.
+        inputs = [T.as_tensor_variable(x) for x in stand_ins]
         y = self._function(*inputs)
         if isinstance(y, (list, tuple)) and len(y) == 1:
             (y,) = y
@@ -92,13 +96,15 @@ class _Overridden(object):
             raise TypeError('%r: expected %s to return one float tensor '
                             'variable, got %s' %
                             (self, _name(self._function), _describe(y)))
-        y = move_to_device(y)
+        y = T.as_tensor_variable(y)
         return GradientOverrideOp(
-            inputs, [y], lambda inputs, gs: self._gradients(inputs, y, gs[0]),
+            stand_ins, [y if inputs == stand_ins else move_to_device(y)],
+            lambda stand_ins, gs: self._gradients(stand_ins, inputs, y, *gs),
             name=repr(self))
 
-    def _gradients(self, inputs, y, g):
-        """What `grad` returns, as one variable of each input's exact type."""
+    def _gradients(self, stand_ins, inputs, y, g):
+        """What `grad` returns, as one variable of each stand-in's exact type."""
+        g = T.as_tensor_variable(g)
         more = {}
         if _takes_true_grads(self.grad):
             more['true_grads'] = self._true(inputs, y, g, 'zero')
@@ -112,10 +118,11 @@ class _Overridden(object):
             raise TypeError('%r.grad: expected %d gradient(s), one for each '
                             'input, got %d' %
                             (self, len(inputs), len(result)))
-        true = self._true([x for x, r in zip(inputs, result) if r is None],
+        true = self._true([x for x, r in zip(stand_ins, result) if r is None],
                           y, g, 'Disconnected')
-        return [true.pop(0) if r is None else self._as_gradient(r, x, y, g)
-                for x, r in zip(inputs, result)]
+        return [true.pop(0) if r is None else
+                conform(self._as_gradient(r, x, y, g), stand_in.type)
+                for stand_in, x, r in zip(stand_ins, inputs, result)]
 
     def _true(self, inputs, y, g, disconnected):
         try:
@@ -150,7 +157,7 @@ class _Overridden(object):
                     '%r.grad: the gradient does not have the shape of the '
                     'input: dimension %d differs' % (self, i))(
                         result, T.eq(result.shape[i], x.shape[i]))
-        return conform(result, x.type)
+        return result
 
 
 def _takes_true_grads(grad):
