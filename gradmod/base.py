@@ -84,9 +84,8 @@ class _Overridden(object):
     @change_flags(compute_test_value='off')  # the stand-ins have none
     def _make_op(self, types):
         stand_ins = [type() for type in types]
-        # What is on a device goes by way of the host, inside the op too: so
-        # `_function` and `grad` may use ops that know nothing of devices. The
-        # optimizer drops these moves.
+        # `_function` and `grad` get variables of the host, so that they may use
+        # ops that know nothing of devices. The optimizer drops these moves.
         inputs = [T.as_tensor_variable(x) for x in stand_ins]
         y = self._function(*inputs)
         if isinstance(y, (list, tuple)) and len(y) == 1:
@@ -276,9 +275,10 @@ class ModifiedBackprop(_Overridden):
         Returns
         -------
         Variable
-            ``nonlinearity(x)``, through which ``theano.grad`` uses `grad`. If
-            `x` is of an integer dtype there is no gradient to override, and
-            this is the plain nonlinearity.
+            ``nonlinearity(x)``, through which ``theano.grad`` uses `grad`: a
+            tensor of the host, whatever `x` is, as Theano's own functions
+            return. If `x` is of an integer dtype there is no gradient to
+            override, and this is the plain nonlinearity.
 
         Raises
         ------

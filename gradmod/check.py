@@ -133,7 +133,7 @@ def check_gradient(function, dtype='float32', shape=(1,)):
     grad = getattr(function, 'grad', None)
     if grad is not None:
         if isinstance(function, _Overridden):
-            own = function._gradients([z], inner(z), g)
+            own = function._gradients([z], [z], inner(z), g)
         else:  # an object made by another recipe
             own = grad([z], [g])
         own = own[0] if isinstance(own, (list, tuple)) else own

@@ -116,7 +116,7 @@ def test_without_a_default_device(child, dev1):
             assert "['dev1']" in str(error)
         else:
             raise AssertionError
-        '''), device='cpu', contexts='dev1->' + device)
+        '''), device='cpu', contexts='dev1->' + device)()
 
 
 def test_with_a_device_that_is_not_the_default(child):
@@ -132,4 +132,4 @@ def test_with_a_device_that_is_not_the_default(child):
             np.eye(3, dtype='float32'))
         rule(T.dot(x, W))
         assert len(rule.ops) == 2
-        '''), device='cpu', contexts='', init_gpu_device=theano.config.device)
+        '''), device='cpu', contexts='', init_gpu_device=theano.config.device)()

@@ -4,7 +4,8 @@ import theano
 import theano.tensor as T
 from theano.gpuarray.type import GpuArrayType
 
-from gradmod import DeconvNet, GuidedBackprop, ModifiedBackprop, ZeroBackprop
+from gradmod import (BackpropThrough, DeconvNet, GuidedBackprop,
+                     ModifiedBackprop, ZeroBackprop, override_gradient)
 from gradmod.device import move_to_device
 from gradmod.op import GradientOverrideOp
 
@@ -204,13 +205,40 @@ def test_nested():
     np.testing.assert_array_equal(dslope, (GUIDED * Z).sum(axis=0))
 
 
+def test_inputs_of_the_host_and_of_the_device():
+    # numbers without dimensions and integers stay
+    product = override_gradient(
+        lambda z, a, i: relu(z) * a + i,
+        lambda inputs, gs: [T.clip(gs[0], 0, 9) * inputs[1], None, None])
+    z, w = T.matrices('zw')
+    a, i = T.scalar('a'), T.bvector('i')
+    y = product(z, a, i)
+    f = theano.function([z, w, a, i], [y] + theano.grad((y * w).sum(), [z, a]))
+    ((types, _),) = product.ops.items()
+    assert [isinstance(t, GpuArrayType) for t in types] == [True, False, False]
+    y, dz, da = f(Z, W, 2, np.array([1, 2, 3], 'int8'))
+    np.testing.assert_array_equal(y, reference.relu(Z) * 2 + [1, 2, 3])
+    np.testing.assert_array_equal(dz, np.maximum(W, 0) * 2)
+    np.testing.assert_array_equal(da, (reference.relu(Z) * W).sum())
+
+
+def test_forward_mode():
+    z, v = T.matrices('zv')
+    y = BackpropThrough(relu)(z)
+    f = theano.function([z, v], theano.Rop(y, z, v), on_unused_input='ignore')
+    np.testing.assert_array_equal(f(Z, W), W)
+    with pytest.raises(NotImplementedError):
+        theano.Rop(GuidedBackprop(relu)(z), z, v)
+
+
 def test_scan():
     rule = GuidedBackprop(relu)
     z = T.matrix('z')
-    steps, _ = theano.scan(lambda z, h: rule(z + h), z, T.zeros_like(z[0]))
+    steps, _ = theano.scan(lambda h, z: rule(z + h), outputs_info=z,
+                           non_sequences=z, n_steps=2)
     mode = theano.compile.get_default_mode()
     if not theano.config.device.startswith('cuda'):
         # Theano's loops on the device are for CUDA only
         mode = mode.excluding('local_gpua_scan_to_gpua')
     f = theano.function([z], theano.grad(steps[-1].sum(), z), mode=mode)
-    np.testing.assert_array_equal(f(Z), [[0, 0, 0], [1, 0, 1]])
+    np.testing.assert_array_equal(f(Z), 3. * (Z > 0))
