@@ -1,5 +1,15 @@
 import gradmod  # noqa: F401  before Theano and Lasagne, as users are told to
 
+import lasagne
+import numpy as np
+import pytest
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures, of modules too
+def pytest_runtest_setup(item):
+    # The same initial weights in every run: by chance all units may be dead.
+    lasagne.random.set_rng(np.random.RandomState(0))
+
 
 def pytest_configure(config):
     # Theano and Lasagne are older than the numpy and the Python under them.
