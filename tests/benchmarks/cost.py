@@ -110,7 +110,7 @@ def build(network, f, weights):
 
 
 def resnet(x, n, f, rng, weights):
-    """The logits of the CIFAR-10 ResNet of 6 n + 2 layers."""
+    """The logits of the CIFAR-10 ResNet of 6 n + 2 layers, in x's dtype."""
     import numpy as np
     import theano
     import theano.tensor as T
@@ -122,7 +122,7 @@ def resnet(x, n, f, rng, weights):
     def parameter(initial):
         value = values.pop(0) if values else initial
         assert value.shape == np.shape(initial)
-        return theano.shared(np.asarray(value, 'float32'))
+        return theano.shared(np.asarray(value, x.dtype))
 
     def convolve(h, n_in, n_out, stride=1):
         W = parameter(rng.randn(n_out, n_in, 3, 3) * (2. / 9 / n_in) ** .5)
@@ -142,7 +142,7 @@ def resnet(x, n, f, rng, weights):
             inner = convolve(inner, out, out)
             if wider:
                 s = h[:, :, ::2, ::2]
-                zeros = T.zeros((s.shape[0], width // 2, s.shape[2], s.shape[3]))
+                zeros = T.zeros_like(s[:, ::2])
                 h = T.concatenate([zeros, s, zeros], axis=1)
             h, width = f(h + inner), out
     W = parameter(rng.randn(64, 10) * .1)
