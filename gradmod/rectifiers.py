@@ -23,7 +23,7 @@ class _Gate(scalar.ScalarOp):
         return [types[-1]]
 
     def c_code_cache_version(self):
-        return (3,)
+        return (4,)
 
 
 class GuidedRectifier(_Gate):
@@ -35,19 +35,26 @@ class GuidedRectifier(_Gate):
         return 0. if g <= 0 or not z > 0 else g
 
     def c_code(self, node, name, inputs, outputs, sub):
-        # The sign of a gradient is a coin toss to a branch predictor: masks,
-        # on the bits, leave the compiler nothing to make a branch of.
+        # The sign of a gradient is a coin toss to a branch predictor, so there
+        # is nothing here that compilers make a branch of: the larger of two
+        # integers and a mask. The bits of a positive float are those of a
+        # positive integer. NaN may have either sign: `nan` is a positive one
+        # where g is a negative one, and 0 elsewhere.
         # Where there is C code for float16, it computes in float32.
-        bits = 64 if node.outputs[0].type.dtype == 'float64' else 32
+        bits, minus_infinity, nan = (
+            (64, '0xfff0000000000000', '0x7ff8000000000000')
+            if node.outputs[0].type.dtype == 'float64' else
+            (32, '0xff800000', '0x7fc00000'))
         return """{
-            union {npy_float%(bits)d value; npy_int%(bits)d bits;} z, g;
-            z.value = %(z)s;
+            union {npy_float%(bits)d value; npy_int%(bits)d bits;} g;
             g.value = %(g)s;
-            z.bits = -(npy_int%(bits)d)(z.value > 0);
-            g.bits &= z.bits & -(npy_int%(bits)d)!(g.value <= 0);
+            npy_int%(bits)d nan = %(nan)s & -(npy_int%(bits)d)(
+                (npy_uint%(bits)d)g.bits > %(minus_infinity)s);
+            g.bits = g.bits > nan ? g.bits : nan;
+            g.bits &= -(npy_int%(bits)d)(%(z)s > 0);
             %(out)s = g.value;
-        }""" % {'bits': bits, 'z': inputs[0], 'g': inputs[1],
-                'out': outputs[0]}
+        }""" % {'bits': bits, 'nan': nan, 'minus_infinity': minus_infinity,
+                'z': inputs[0], 'g': inputs[1], 'out': outputs[0]}
 
     def grad(self, inputs, output_grads):
         (z, g), (v,) = inputs, output_grads

@@ -6,10 +6,12 @@ and under the rules, and made in two other ways: the recipe with
 ratios to the plain gradient, medians with the quartiles behind them: figures of
 single runs on a shared machine say little, ratios of what ran side by side do.
 
-Run times are taken in one process, interleaved, call by call. Compile times and
-memory are taken in one process for each network and way, in turns: a graph is
-built and compiled once to fill Theano's cache of C code, then again, timed. So
-they are of the graph and its optimization, not of g++. One BLAS thread.
+Run times are taken interleaved, call by call, in several processes, in which
+the functions are compiled in random order: where a process's memory happens to
+lie moves a ratio by some hundredths. Compile times and memory are taken in one
+process for each network and way, in turns: a graph is built and compiled once
+to fill Theano's cache of C code, then again, timed. So they are of the graph
+and its optimization, not of g++. One BLAS thread.
 """
 import argparse
 import json
@@ -170,7 +172,7 @@ def child_compile(network, way, weights, rounds):
 def child_run(network, ways, weights, rounds):
     """Seconds of each call, by way, interleaved."""
     functions = {}
-    for way in ways:
+    for way in random.sample(ways, len(ways)):
         functions[way], value, _ = compile_once(network, way, weights)
         functions[way](value)
     start = time.perf_counter()
@@ -292,20 +294,23 @@ def measure(args, network):
                          'much memory' % (network, way))
             figures[way]['compile'] += [quartiles(result['compile'])[1]]
             figures[way]['memory'] += result['memory']
-    runs = call(args, 'run', network, ','.join(ways), args.rounds)
     for way in ways:
-        figures[way]['run'] = runs[way]
+        figures[way]['run'] = []
+    for _ in range(args.processes):
+        runs = call(args, 'run', network, ','.join(ways), args.rounds)
+        for way in ways:
+            figures[way]['run'] += runs[way]
     for way in args.others:
         result = call(args, 'compile', network, way, 1, args.limit)
         figures[way] = result or {'compile': [], 'memory': []}
         figures[way]['run'] = []
         if result:
-            result = call(args, 'run', network, 'plain,' + way,
-                          args.rounds, args.limit)
-            if result:  # against a plain run of its own
+            runs = call(args, 'run', network, 'plain,' + way, args.rounds,
+                        args.limit)
+            if runs:  # against a plain run of its own
                 figures[way]['run'] = [
-                    a / b * c for a, b, c in zip(result[way], result['plain'],
-                                                 runs['plain'])]
+                    a / b * c for a, b, c in zip(runs[way], runs['plain'],
+                                                 figures['plain']['run'])]
     return figures
 
 
@@ -380,7 +385,8 @@ def main():
     add('--weights', metavar='PATH', help='cifar_model_n5.npz, for resnet-5')
     add('--blas', metavar='FLAGS', help="blas.ldflags ('' for none; default: "
         "what gradmod finds)")
-    add('--rounds', type=int, default=40, help='timed calls of each function')
+    add('--rounds', type=int, default=15,
+        help='timed calls of each function, a process')
     add('--compiles', type=int, default=2, help='timed compiles a process')
     add('--processes', type=int, default=3, help='processes a way')
     add('--limit', type=int, default=300,
