@@ -14,8 +14,8 @@ from lasagne.layers import (Conv2DLayer, DenseLayer, ElemwiseSumLayer,
                             NonlinearityLayer)
 from lasagne.nonlinearities import rectify, softmax
 
-from common import (METHODS, MISSING, draw, picture, print_statistics,
-                    saliency_maps)
+from common import (METHODS, MISSING, RULES, draw, picture,
+                    print_statistics, saliency_maps)
 try:
     import skimage.data
     from skimage.io import imread
@@ -81,6 +81,7 @@ def build_network(n=5):
             shortcut = Shortcut(net) if smaller else net
             net = ElemwiseSumLayer([branch, shortcut])
             net = NonlinearityLayer(net, rectify)
+    net.name = 'features'
     logits = DenseLayer(GlobalPoolLayer(net), 10, nonlinearity=None)
     return NonlinearityLayer(logits, softmax)
 
@@ -165,9 +166,7 @@ def file(text):
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__ + ' The picture shows photographs as the network '
-        'gets them, each with up to four maps of the logit of its predicted '
-        'class: the gradient, guided backpropagation, DeconvNet, and zero '
-        '(rectifiers pass no gradient).')
+        'gets them, each with maps of the logit of its predicted class.')
     parser.add_argument('--weights', metavar='PATH', type=file, required=True,
                         help='the .npz file of the ResNet-32 (n = 5) of the '
                         'Lasagne Recipes, papers/deep_residual_learning')
@@ -181,8 +180,9 @@ def main():
                         default='cifar_resnet.png',
                         help='the picture to write (default: %(default)s)')
     parser.add_argument('--method', metavar='NAME', choices=METHODS, nargs='+',
-                        default=list(METHODS),
-                        help='the maps to draw: %(choices)s (default: all)')
+                        default=RULES,
+                        help='the maps to draw, of: ' + ', '.join(METHODS) +
+                        ' (default: ' + ', '.join(RULES) + ')')
     args = parser.parse_args()
 
     theano.config.floatX = 'float32'
@@ -202,12 +202,12 @@ def main():
         print('%s: %s, p = %.6f' % (name, CLASSES[best], p[best]))
         labels.append('%s\np = %.3f' % (CLASSES[best], p[best]))
 
-    maps = saliency_maps(network.input_layer, inputs, args.method)
+    maps = saliency_maps(network.input_layer, inputs, args.method, 'features')
     print_statistics(maps)
-    caption = ('Gradient of the logit of the predicted class with respect to '
-               'the pixels, as each method computes it, summed over the three '
-               'colour channels. White is 0, and each map has its own scale: '
-               'up to the 99.5th percentile of its absolute values (P99.5).')
+    caption = ('Maps of the logit of the predicted class, summed over the '
+               'three colour channels. White is 0, and each map has its own '
+               'scale: up to the 99.5th percentile of its absolute values '
+               '(P99.5).')
     if 'deconvnet' in maps:
         caption += (' The DeconvNet of a network without max-pooling depends '
                     'on the predicted class alone.')

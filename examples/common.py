@@ -20,29 +20,37 @@ except ImportError as error:
 # Lasagne 0.1 calls an argument of Theano by its former name.
 warnings.filterwarnings('ignore', 'The `image_shape` keyword')
 
-METHODS = {  # the title of the column, and the rule
-    'gradient': ('gradient', None),
-    'guided': ('guided\nbackprop', gradmod.GuidedBackprop),
-    'deconvnet': ('DeconvNet', gradmod.DeconvNet),
-    'zero': ('zero', gradmod.ZeroBackprop),
+METHODS = {  # the title of the column, the rule, the method
+    'gradient': ('gradient', None, 'gradient'),
+    'gradient_x_input': ('gradient\n× input', None, 'gradient_x_input'),
+    'smoothgrad': ('SmoothGrad', None, 'smoothgrad'),
+    'integrated': ('integrated\ngradients', None, 'integrated_gradients'),
+    'gradcam': ('Grad-CAM', None, 'gradcam'),
+    'guided': ('guided\nbackprop', gradmod.GuidedBackprop, 'gradient'),
+    'guided_gradcam': ('guided\nGrad-CAM', None, 'guided_gradcam'),
+    'deconvnet': ('DeconvNet', gradmod.DeconvNet, 'gradient'),
+    'zero': ('zero', gradmod.ZeroBackprop, 'gradient'),
 }
+RULES = ['gradient', 'guided', 'deconvnet', 'zero']  # gradients, by the rule
 
 
-def saliency_maps(logits, images, methods):
+def saliency_maps(logits, images, methods, layer=None):
     """The maps of `images` as a dict, by method.
 
-    Each is the gradient of the logit of the predicted class, with the gradient
-    that the method has for rectifiers.
+    Each is of the logit of the predicted class. `layer` is that of Grad-CAM.
     """
-    progress = tqdm(methods, desc='compiling', unit='map')
-    return {method: gradmod.compile_saliency_function(
-                logits, METHODS[method][1])(images)
-            for method in progress}
+    maps = {}
+    for name in tqdm(methods, desc='compiling', unit='map'):
+        _, rule, method = METHODS[name]
+        options = {'layer': layer} if 'gradcam' in method else {}
+        maps[name] = gradmod.compile_saliency_function(
+            logits, rule, method=method, **options)(images)
+    return maps
 
 
 def print_statistics(maps):
     """Print how large the maps are, and how like the plain gradient."""
-    print('%-10s%18s%18s%17s' % ('method', 'cosine similarity',
+    print('%-17s%18s%18s%17s' % ('method', 'cosine similarity',
                                  'non-zero values', 'largest |value|'))
     for method, values in maps.items():
         cosine = '-'
@@ -51,7 +59,7 @@ def print_statistics(maps):
             norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
             cosine = ('%.3f' % ((a * b).sum(axis=1) / norms).mean()
                       if norms.all() else 'undefined')
-        print('%-10s%18s%16.1f %%%17.3g' % (
+        print('%-17s%18s%16.1f %%%17.3g' % (
             method, cosine, 100 * (values != 0).mean(), abs(values).max()))
     if 'gradient' in maps:
         print('(cosine similarity: to the gradient, mean over the images)')

@@ -10,7 +10,7 @@ import theano.tensor as T
 from lasagne.layers import (Conv2DLayer, DenseLayer, InputLayer,
                             MaxPool2DLayer, NonlinearityLayer)
 
-from common import (METHODS, MISSING, draw, integer, picture,
+from common import (MISSING, RULES, draw, integer, picture,
                     print_statistics, saliency_maps)
 try:
     from sklearn.datasets import load_digits
@@ -94,7 +94,7 @@ def main():
         sys.exit('That is less than %.0f %%, and the maps of such a network '
                  'mean little: train it longer (--epochs)' % (100 * ENOUGH))
 
-    maps = saliency_maps(network.input_layer, test_images, METHODS)
+    maps = saliency_maps(network.input_layer, test_images, RULES)
     print_statistics(maps)
     # A digit of each class, then a second one of each, and so on.
     turns = [(test_classes[:i] == c).sum() for i, c in enumerate(test_classes)]

@@ -25,7 +25,15 @@ import time
 NETWORKS = (['mlp-%d' % d for d in (10, 50, 100, 200)] +
             ['resnet-%d' % n for n in (1, 3, 5, 9)] +
             ['elementwise-30', 'elementwise-100', 'scaled-30', 'lstm-1'])
-RULES = ['guided', 'deconv', 'zero']
+RULES = {'guided': 'GuidedBackprop', 'deconv': 'DeconvNet', 'zero':
+         'ZeroBackprop', 'guided-gradient': 'GuidedGradient',
+         'deconv-nonlinearity': 'DeconvNonlinearity',
+         'through': 'BackpropThrough', 'rectgrad': 'RectGrad',
+         'lrp': 'EpsilonLRP', 'deeplift': 'DeepLiftRescale',
+         'straight': 'StraightThrough', 'reversal': 'GradientReversal',
+         'scale': 'ScaleGradient', 'clip': 'ClipGradient',
+         'clip-norm': 'ClipGradientNorm', 'noise': 'NoisyGradient'}
+DEFAULT_RULES = ['guided', 'deconv', 'zero']
 OTHERS = ['opaque', 'inline']
 GOALS = [  # network or its kind, figure, largest ratio for guided
     ('resnet-5', 'run', .97), ('elementwise-30', 'run', .65), ('', 'run', 1.02),
@@ -65,11 +73,9 @@ def rectifier(network, way):
         def grad(self, inputs, out_grads):
             (x,), (g,) = inputs, out_grads
             return [g * (x > 0).astype(x.dtype) * (g > 0).astype(x.dtype)]
-    return {'plain': lambda: rectify,
-            'guided': lambda: gradmod.GuidedBackprop(rectify),
-            'deconv': lambda: gradmod.DeconvNet(rectify),
-            'zero': lambda: gradmod.ZeroBackprop(rectify),
-            'opaque': lambda: Recipe(False), 'inline': lambda: Recipe(True)}[way]()
+    if way in RULES:
+        return getattr(gradmod, RULES[way])(rectify)
+    return rectify if way == 'plain' else Recipe(inline=way == 'inline')
 
 
 def build(network, f, weights):
@@ -161,12 +167,13 @@ def compile_once(network, way, weights):
 
 def child_compile(network, way, weights, rounds):
     """Seconds to build and compile, and the process's peak memory in MB."""
-    seconds = [compile_once(network, way, weights)[2]
-               for _ in range(rounds + 1)][1:]
-    function, value, _ = compile_once(network, way, weights)
+    seconds = []
+    for _ in range(rounds + 1):
+        function, value, duration = compile_once(network, way, weights)
+        seconds.append(duration)
     function(value)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.
-    return {'compile': seconds, 'memory': [peak]}
+    return {'compile': seconds[1:], 'memory': [peak]}
 
 
 def child_run(network, ways, weights, rounds):
@@ -357,7 +364,7 @@ def plot(results, path):
     for i, (kind, title) in enumerate([
             ('mlp', 'MLP: layers'), ('resnet', 'ResNet: blocks a stage')]):
         axes = figure.add_subplot(1, 2, i + 1)
-        for way in ['plain'] + RULES + OTHERS:
+        for way in ['plain'] + DEFAULT_RULES + OTHERS:
             points = [(int(network.split('-')[1]),
                        quartiles(f[way]['compile'])[1])
                       for network, f in results.items()
@@ -380,7 +387,8 @@ def main():
     add = parser.add_argument
     add('--only', metavar='NAME', nargs='+', default=NETWORKS,
         choices=NETWORKS, help='of: ' + ' '.join(NETWORKS))
-    add('--rules', metavar='RULE', nargs='*', default=RULES, choices=RULES)
+    add('--rules', metavar='RULE', nargs='*', default=DEFAULT_RULES,
+        choices=list(RULES), help='of: ' + ' '.join(RULES))
     add('--others', metavar='WAY', nargs='*', default=OTHERS, choices=OTHERS)
     add('--weights', metavar='PATH', help='cifar_model_n5.npz, for resnet-5')
     add('--blas', metavar='FLAGS', help="blas.ldflags ('' for none; default: "
