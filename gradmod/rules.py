@@ -4,6 +4,7 @@ In the formulas z is the input of the nonlinearity f, g the gradient of the
 cost with respect to f(z), and [c] is 1 where c holds and 0 elsewhere.
 """
 import numpy as np
+import theano
 import theano.tensor as T
 from theano.printing import Print
 
@@ -151,6 +152,8 @@ def identity(x):
 
 def _like(value, g):
     """A rule's parameter (a number or a variable) in the dtype of `g`."""
+    if not isinstance(value, theano.Variable):  # which Theano makes float32
+        value = np.asarray(value, g.dtype)
     return T.cast(value, g.dtype)
 
 

@@ -166,8 +166,8 @@ def smoothgrad(score, x, samples=50, sigma=.15, seed=0):
     size = (samples,) + tuple(x.shape[i] for i in range(1, x.ndim))
     _, noise = raw_random.normal(generator, size, ndim=x.ndim, dtype=x.dtype)
     axes = tuple(range(1, x.ndim))
-    scale = T.cast(sigma, x.dtype) * (x.max(axis=axes, keepdims=True)
-                                      - x.min(axis=axes, keepdims=True))
+    scale = T.constant(np.asarray(sigma, x.dtype)) * (
+        x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True))
     return _mean_gradient(score, x, lambda e: x + scale * e, noise, scale)
 
 

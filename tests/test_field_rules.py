@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
+from sklearn.datasets import load_digits
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import gradmod
@@ -158,25 +159,47 @@ def test_probe_records_and_guard_names_the_layer():
             f([1, bad], [1, 1])
 
 
-def small_network(nonlinearity, n_in=6, n_out=3):
+@pytest.fixture(scope='module')
+def digits():
+    """Images, classes, and the weights of an MLP trained on them, by hand."""
+    data = load_digits()
+    images, classes = data.data / 16., data.target
     rng = np.random.RandomState(3)
-    weights = [(rng.randn(n_in, 8), rng.randn(8)),
-               (rng.randn(8, 7), rng.randn(7)), (rng.randn(7, n_out),
-                                                rng.randn(n_out))]
-    x = T.dmatrix('x')
-    h = x
+    weights = [(rng.randn(n, m) * (2. / n) ** .5, np.zeros(m))
+               for n, m in [(64, 24), (24, 16), (16, 10)]]
+    for step in range(600):
+        batch = rng.randint(len(images), size=64)
+        zs, out = reference.mlp_forward(images[batch], weights)
+        hs = [images[batch]] + [reference.relu(z) for z in zs]
+        p = np.exp(out - out.max(axis=1, keepdims=True))
+        g = p / p.sum(axis=1, keepdims=True) - np.eye(10)[classes[batch]]
+        for h, z, (W, b) in zip(hs[::-1], [None] + zs[::-1], weights[::-1]):
+            if z is not None:
+                g = g * (z > 0)
+            below = g.dot(W.T)
+            W -= .005 * h.T.dot(g)
+            b -= .005 * g.sum(axis=0)
+            g = below
+    _, out = reference.mlp_forward(images, weights)
+    assert (out.argmax(axis=1) == classes).mean() > .95
+    return images, weights
+
+
+def network(nonlinearity, weights):
+    h = x = T.dmatrix('x')
     for W, b in weights[:-1]:
         h = nonlinearity(T.dot(h, W) + b)
-    return x, T.dot(h, weights[-1][0]) + weights[-1][1], weights
+    return x, T.dot(h, weights[-1][0]) + weights[-1][1]
 
 
-def test_deeplift_rescale():
-    x, out, weights = small_network(gradmod.DeepLiftRescale(T.nnet.relu))
+def test_deeplift_rescale(digits):
+    images, weights = digits
+    x, out = network(gradmod.DeepLiftRescale(T.nnet.relu), weights)
     n = x.shape[0] // 2
     gradient = theano.grad(out[:n, 1].sum(), x)[:n]
     f = theano.function([x], [gradient, out], mode=PY)
-    X, X0 = RNG.randn(2, 5, 6)
-    X[0] = X0[0]  # nothing to explain: the true gradient, times zero
+    X, X0 = images[:5], images[100:105].copy()
+    X0[0] = X[0]  # nothing to explain: the true gradient, times zero
     multipliers, y = f(np.concatenate([X, X0]))
     got = multipliers * (X - X0)
     want = [reference.deeplift_contributions(a, b, weights, 1)
@@ -187,14 +210,25 @@ def test_deeplift_rescale():
                                rtol=1e-9, atol=1e-12)
 
 
-def test_epsilon_lrp():
+def test_epsilon_lrp(digits):
+    images, weights = digits
     epsilon = 1e-3
-    x, out, weights = small_network(
-        gradmod.EpsilonLRP(T.nnet.relu, epsilon=epsilon))
+    x, out = network(gradmod.EpsilonLRP(T.nnet.relu, epsilon=epsilon), weights)
     f = theano.function([x], theano.grad(out[:, 2].sum(), x), mode=PY)
-    X = RNG.randn(4, 6)
+    X = images[:4]
     want = [reference.lrp_contributions(a, weights, 2, epsilon) for a in X]
     np.testing.assert_allclose(f(X) * X, want, rtol=1e-9, atol=1e-12)
+
+
+def test_epsilon_lrp_is_complete_without_biases(digits):
+    images, weights = digits
+    weights = [(W, 0 * b) for W, b in weights]
+    x, out = network(gradmod.EpsilonLRP(T.nnet.relu, epsilon=1e-12), weights)
+    f = theano.function([x], [theano.grad(out[:, 2].sum(), x), out[:, 2]],
+                        mode=PY)
+    multipliers, y = f(images[:9])
+    np.testing.assert_allclose((multipliers * images[:9]).sum(axis=1), y,
+                               rtol=1e-7)
 
 
 def test_default_nonlinearity_is_the_identity_and_pickles():
