@@ -258,6 +258,9 @@ def _unify_one(pattern, v, bound, free):
                 yield b
 
 
+# What is built to be compared needs no test values, nor the line it came from.
+SCRATCH = {'compute_test_value': 'off', 'traceback.limit': 0}
+
 _Pattern = namedtuple('_Pattern', 'form x y captured')
 
 
@@ -325,7 +328,7 @@ def _parameters(function):
         return []
 
 
-@change_flags(compute_test_value='off')
+@change_flags(**SCRATCH)
 def _pattern(form, f, type):
     """What `f` builds from a variable of this type."""
     x = type('x')
@@ -344,7 +347,7 @@ def _pattern(form, f, type):
     return _Pattern(form, x, y, captured_variables([x], [y]))
 
 
-@change_flags(compute_test_value='off')
+@change_flags(**SCRATCH)
 def _gradient_terms(pattern):
     """The terms of f'(x) g that depend on x and on g, each with its g."""
     g = pattern.y.type('g')

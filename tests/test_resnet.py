@@ -10,6 +10,7 @@ import pytest
 import theano
 import theano.tensor as T
 
+import gradmod
 from gradmod import GuidedBackprop
 
 from . import reference
@@ -116,3 +117,17 @@ def test_expanded_opaque_and_restated_agree(weights, dtype, tolerance):
         assert got.dtype == dtype
         np.testing.assert_allclose(got, want, rtol=0,
                                    atol=tolerance * np.abs(want).max())
+
+
+def test_overridden_when_built_and_afterwards_agree(weights):
+    images = np.random.RandomState(0).rand(2, 3, 32, 32).astype('float32')
+    gradients = []
+    for built_with in GuidedBackprop(T.nnet.relu), T.nnet.relu:
+        x = T.tensor4('x', 'float32')
+        logits = resnet(x, 5, built_with, np.random.RandomState(1), weights)
+        if built_with is T.nnet.relu:
+            logits, report = gradmod.override_in(logits, GuidedBackprop)
+            assert len(report) == 31
+        gradients.append(theano.function(
+            [x], theano.grad(logits.max(axis=1).sum(), x))(images))
+    np.testing.assert_array_equal(*gradients)
