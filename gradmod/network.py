@@ -490,13 +490,17 @@ def _nothing_there(caller, selector, rule, names, places):
                           'network' % (caller, _describe(selector)))
     known = list(names.values())
     if selector not in known:
-        close = difflib.get_close_matches(selector, known, 1)
-        return ValueError(
-            '%s: no layer is named %r, ' % (caller, selector)
-            + ('perhaps you meant %r' % close[0] if close else
-               'the names are %s' % ', '.join(map(repr, known))))
+        return _unknown_name(caller, selector, known)
     return _nothing(caller, rule, selector, [
         (place, _reason(place)) for place in places if place.name == selector])
+
+
+def _unknown_name(caller, name, known):
+    close = difflib.get_close_matches(name, known, 1)
+    return ValueError(
+        '%s: no layer is named %r, ' % (caller, name)
+        + ('perhaps you meant %r' % close[0] if close else
+           'the names are %s' % ', '.join(map(repr, known))))
 
 
 def _table(rows):
