@@ -15,7 +15,8 @@ only where it would strike:
    dropped. A stand-in takes its place.
 
 Where the user has set ``blas.ldflags``, that stands, and where Theano has been
-imported already, the first two are too late. `actions` tells what was done.
+imported already, the first two are too late. `actions` tells what was done,
+and `ldflags` what ``blas.ldflags`` was set to, if it was.
 """
 import configparser
 import ctypes
@@ -31,6 +32,14 @@ import types
 import warnings
 
 
+def settings_files():
+    """The files that Theano reads settings from, whether or not they exist."""
+    files = os.environ.get('THEANORC', '~/.theanorc').split(os.pathsep)
+    if 'THEANORC' not in os.environ and sys.platform == 'win32':
+        files.append('~/.theanorc.txt')
+    return [os.path.expanduser(name) for name in files]
+
+
 def user_setting():
     """Say where the user has set ``blas.ldflags``; None if nowhere.
 
@@ -42,11 +51,8 @@ def user_setting():
     flags.whitespace_split = True
     if any(flag.strip().startswith('blas.ldflags=') for flag in flags):
         return 'THEANO_FLAGS'
-    files = os.environ.get('THEANORC', '~/.theanorc').split(os.pathsep)
-    if 'THEANORC' not in os.environ and sys.platform == 'win32':
-        files.append('~/.theanorc.txt')
     parser = configparser.RawConfigParser()
-    found = parser.read([os.path.expanduser(name) for name in files])
+    found = parser.read(settings_files())
     return ', '.join(found) if parser.has_option('blas', 'ldflags') else None
 
 
@@ -186,13 +192,14 @@ def import_theano(ldflags):
 
 
 def set_blas():
-    """Meet the first and the second trouble, and say how."""
+    """Meet the first and the second trouble; return as `choose_blas` does."""
     if 'theano' in sys.modules:
-        return 'Theano was imported before gradmod: its BLAS stays as it is.'
+        return None, ('Theano was imported before gradmod: its BLAS stays as '
+                      'it is.')
     ldflags, reason = choose_blas()
     if ldflags is not None:
         import_theano(ldflags)
-    return reason
+    return ldflags, reason
 
 
 def set_scan():
@@ -238,4 +245,20 @@ def set_downsample():
     return 'Added a stand-in for %s, which Lasagne 0.1 imports.' % name
 
 
-actions = tuple(filter(None, (set_blas(), set_scan(), set_downsample())))
+def runs_as_program():
+    """Whether ``python -m gradmod`` is what imports gradmod."""
+    frame = sys._getframe()
+    while frame.f_globals.get('__name__', '').split('.')[0] in (
+            'gradmod', 'importlib', '_frozen_importlib'):
+        frame = frame.f_back
+    return frame.f_globals.get('__name__') == 'runpy'
+
+
+try:
+    ldflags, reason = set_blas()
+    actions = tuple(filter(None, (reason, set_scan(), set_downsample())))
+except Exception as error:
+    if not runs_as_program():
+        raise
+    from . import doctor  # Python would not get there: gradmod comes first
+    sys.exit(doctor.main(failure=error))

@@ -16,7 +16,8 @@ MODULES = ['gradmod.' + m.name for m in pkgutil.iter_modules(gradmod.__path__)]
 
 @pytest.mark.parametrize('name', [m for m in MODULES if m not in (
     # what users do not call, and so has no examples
-    'gradmod.compat', 'gradmod.op', 'gradmod.device', 'gradmod.rectifiers')])
+    'gradmod.compat', 'gradmod.op', 'gradmod.device', 'gradmod.rectifiers',
+    'gradmod.finder', 'gradmod.fix', 'gradmod.doctor', 'gradmod.__main__')])
 def test_docstrings(name):
     failed, attempted = doctest.testmod(importlib.import_module(name))
     assert attempted and not failed

@@ -1,0 +1,666 @@
+"""Tests of the doctor, and of what it fixes.
+
+Nothing here may reach the user's files or this environment's packages: what
+writes does so in folders of its own, or runs in an environment of its own.
+"""
+import configparser
+import json
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from gradmod import compat, doctor, fix
+
+import theano
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(compat.__file__)))
+PACKAGES = [ROOT] + [folder for folder in sys.path if os.path.isdir(folder)]
+QUICK = 'cxx='  # a Theano that compiles nothing
+CACHE = 'base_compiledir=%s' % theano.config.base_compiledir
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """A function that runs Python in a new virtual environment.
+
+    It sees our packages, but not by its own site-packages, which are empty.
+    """
+    folder = tmp_path / 'environment'
+    subprocess.check_call([sys.executable, '-m', 'venv', '--without-pip',
+                           str(folder)])
+    home = tmp_path / 'home'
+    home.mkdir()
+    python = str(folder / ('Scripts' if os.name == 'nt' else 'bin') / 'python')
+
+    def run(*arguments, packages=PACKAGES, flags=QUICK, **settings):
+        env = {name: value for name, value in os.environ.items()
+               if not name.startswith('THEANO')}
+        env.update(HOME=str(home), USERPROFILE=str(home), THEANO_FLAGS=flags,
+                   PYTHONPATH=os.pathsep.join(packages), **settings)
+        process = subprocess.Popen(
+            (python,) + arguments, cwd=str(tmp_path), env=env,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            universal_newlines=True)
+        out, err = process.communicate()
+        run.status = process.returncode
+        run.out, run.err = out, err
+        return out
+
+    run.home = home
+    run.pth = lambda: [
+        name for folder, _, names in os.walk(str(tmp_path / 'environment'))
+        for name in names if name == fix.PTH]
+    return run
+
+
+@pytest.fixture
+def package(tmp_path):
+    """Write a package; return the folder to put on the path."""
+    def write(name, text):
+        folder = tmp_path / 'packages' / name
+        folder.mkdir(parents=True)
+        (folder / '__init__.py').write_text(textwrap.dedent(text))
+        return str(folder.parent)
+    return write
+
+
+def snapshot(folder):
+    return {os.path.join(where, name): open(os.path.join(where, name),
+                                            'rb').read()
+            for where, _, names in os.walk(str(folder)) for name in names
+            if not name.endswith('.pyc')}
+
+
+# The doctor on a healthy installation
+
+def test_healthy(environment, capsys):
+    report = json.loads(environment('-m', 'gradmod', '--json', flags=CACHE))
+    assert environment.status == 0
+    assert report['ok'] and report['verdict'] == 'gradmod works here.'
+    assert report['problems'] == []
+    facts = report['facts']
+    assert facts['theano'] == theano.__version__
+    assert facts['numpy'] == np.__version__
+    assert facts['python'] == '%d.%d.%d' % sys.version_info[:3]
+    assert str(environment.home) not in facts['compiledir']
+    assert len(facts['compat']) == len(compat.actions)
+
+    test = report['self-test']
+    assert test['tolerance'] < 1e-4
+    for name, used, other in [('no override', 'plain', 'guided'),
+                              ('gradmod', 'guided', 'plain')]:
+        assert test[name][used] < test['tolerance'] < .1 < test[name][other]
+    recent = tuple(map(int, theano.__version__.split('.')[:2])) >= (1, 0)
+    assert test['recipe']['plain' if recent else 'guided'] < test['tolerance']
+    assert ('ignored' in test['op.grad assigned']) == recent
+
+    doctor.show(report)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == 'verdict       gradmod works here.'
+    assert any(line.startswith('theano        ' + theano.__version__)
+               for line in lines)
+    assert all(any(action in line for line in lines)
+               for action in facts['compat'])
+
+
+def test_backward():
+    random = np.random.RandomState(3)
+    x = random.randn(4, 3)
+    weights = [random.randn(3, 6), random.randn(6, 6), random.randn(6, 2)]
+
+    def cost(x):
+        for w in weights:
+            x = np.maximum(x.dot(w), 0)
+        return x.sum()
+
+    for i, j in np.ndindex(x.shape):
+        step = np.zeros_like(x)
+        step[i, j] = 1e-6
+        slope = (cost(x + step) - cost(x - step)) / 2e-6
+        assert np.isclose(doctor.backward(x, weights, False)[i, j], slope)
+
+    # one sample and one unit at a time
+    for sample, result in zip(x, doctor.backward(x, weights, True)):
+        values = [sample]
+        for w in weights:
+            values.append([max(sum(a * b for a, b in zip(values[-1], column)),
+                               0) for column in w.T])
+        g = [1.] * len(values[-1])
+        for w, value in zip(weights[::-1], values[::-1]):
+            g = [a if a > 0 and v > 0 else 0. for a, v in zip(g, value)]
+            g = [sum(a * b for a, b in zip(g, row)) for row in w]
+        assert np.allclose(result, g)
+
+
+# The doctor on broken installations
+
+def check_broken(environment, *words, **settings):
+    out = environment('-m', 'gradmod', **settings)
+    assert environment.status == 1
+    assert 'Traceback' not in out + environment.err
+    assert '\nPROBLEM ' in out and 'What to do: ' in out
+    assert 'does not work here' in out.splitlines()[-1]
+    for word in words:
+        assert word in out
+    return out
+
+
+@pytest.mark.parametrize('error, words', [
+    ('AttributeError("bad luck\\nand more")', ['AttributeError: bad luck\n']),
+    ('ImportError("libc.so.7")', ['ImportError: libc.so.7']),
+    ('ModuleNotFoundError("No", name="scipy.linalg")',
+     ['scipy is missing', 'pip install "scipy<1.12" "numpy<1.24"']),
+    ('ModuleNotFoundError("No", name="pkg_resources")',
+     ['pip install "setuptools<80.9"']),
+    ('Exception("Compilation failed: Python.h: No such file")',
+     ['C headers', 'python3-dev']),
+])
+def test_theano_cannot_be_imported(environment, package, error, words):
+    broken = package('theano', 'raise ' + error)
+    check_broken(environment, *words, packages=[broken] + PACKAGES)
+
+
+def test_broken_in_json(environment, package):
+    broken = package('theano', 'raise AttributeError("bad luck")')
+    packages = [broken] + PACKAGES
+    report = json.loads(
+        environment('-m', 'gradmod', '--json', packages=packages))
+    assert environment.status == 1
+    assert not report['ok'] and report['self-test'] is None
+    assert [p['problem'] for p in report['problems']] == [
+        'AttributeError: bad luck']
+    for argument in '--fix', '--unfix':
+        environment('-m', 'gradmod', argument, packages=packages)
+        assert environment.status == (argument == '--fix')
+        assert 'Nothing' in environment.out.splitlines()[-1]
+        assert environment.pth() == []
+
+
+def test_another_program_gets_its_error(environment, package):
+    package('theano', 'raise AttributeError("bad luck")')
+    packages = [package('mine', 'import gradmod')] + PACKAGES
+    for arguments in ('-c', 'import gradmod'), ('-m', 'mine.part'):
+        environment(*arguments, packages=packages)
+        assert environment.status == 1
+        assert environment.out == ''
+        assert environment.err.splitlines()[-1] == 'AttributeError: bad luck'
+
+
+def test_numpy_is_too_new(monkeypatch):
+    error = AttributeError("module 'numpy' has no attribute 'bool'.\nMore")
+    for version, new in [('1.9.3', False), ('1.23.5', False), ('1.24.0', True),
+                         ('2.0.0rc1', True)]:
+        monkeypatch.setattr(np, '__version__', version)
+        problem, advice = doctor.explain(error)
+        assert ('numpy %s is too new' % version in problem) == new
+        assert ('"numpy<1.24"' in advice) == new
+
+
+def test_no_folder_for_compiled_code(environment, tmp_path):
+    (tmp_path / 'file').write_text('')
+    check_broken(
+        environment, 'no folder for what it compiles', str(tmp_path / 'file'),
+        flags='base_compiledir=%s' % (tmp_path / 'file' / 'theano'))
+
+
+def test_unreadable_settings(environment):
+    rc = environment.home / '.theanorc'
+    rc.write_text('floatX = float32\n')
+    check_broken(environment, 'settings cannot be read', 'Mend %s.' % rc)
+    assert rc.read_text() == 'floatX = float32\n'
+
+
+def test_a_blas_that_does_not_link(environment):
+    (environment.home / '.theanorc').write_text(
+        '[blas]\nldflags = -lnone_such\n')
+    check_broken(environment, 'does not link with blas.ldflags = -lnone_such',
+                 '.theanorc', flags=CACHE)
+
+
+def test_no_compiler(environment, tmp_path):
+    out = environment('-m', 'gradmod', PATH=str(tmp_path), flags='')
+    assert environment.status == 0
+    assert 'note          No C++ compiler' in out
+    assert out.splitlines()[-1] == 'verdict       gradmod works here.'
+
+
+def test_lasagne(monkeypatch):
+    test = {'tolerance': 1e-6, 'recipe': 'ValueError: no',
+            'no override': {'plain': 0.}, 'gradmod': {'guided': 0.}}
+    monkeypatch.setattr(doctor, 'run_self_test', lambda: dict(test))
+    monkeypatch.setitem(sys.modules, 'lasagne', None)
+    monkeypatch.setattr(doctor, 'version', lambda name: 'not installed')
+    report = doctor.examine()
+    assert report['ok'] and 'No Lasagne' in report['notes'][-1]
+    # there, and broken
+    monkeypatch.setattr(doctor, 'version', lambda name: '0.1')
+    report = doctor.examine()
+    assert not report['ok']
+    assert 'lasagne is missing' in report['problems'][0]['problem']
+
+
+@pytest.mark.parametrize('wrong', ['no override', 'gradmod'])
+@pytest.mark.parametrize('value', [.01, float('nan')])
+def test_wrong_values(wrong, value):
+    test = {'tolerance': 1e-6, 'no override': {'plain': 1e-7, 'guided': .3},
+            'gradmod': {'plain': .3, 'guided': 1e-7}}
+    assert doctor.judge(test) == []
+    test[wrong] = {'plain': value, 'guided': value}
+    ((problem, advice),) = doctor.judge(test)
+    assert '%.2g of the largest' % value in problem
+    assert ('BLAS' in advice) == (wrong == 'no override')
+
+
+def test_recipe_verdict():
+    for result, words in [
+            ({'plain': 0., 'guided': .3}, 'is ignored'),
+            ({'plain': .3, 'guided': 0.}, 'is used'),
+            ({'plain': .3, 'guided': .3}, 'gives neither'),
+            ('TypeError: no', 'fails (TypeError: no)')]:
+        assert doctor.recipe_verdict(
+            {'tolerance': 1e-6, 'recipe': result}).startswith(words)
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='needs a shell script')
+@pytest.mark.parametrize('script, words', [
+    ('kill -SEGV $$', 'crashed with signal 11'),
+    ('echo one >&2; echo two >&2; exit 1', '^two$'),
+    ('exec sleep 60', 'more than 0.2 seconds')])
+def test_self_test_does_not_end(monkeypatch, tmp_path, script, words):
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\n%s\n' % script)
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(python))
+    with pytest.raises(RuntimeError, match=words):
+        doctor.run_self_test(.2 if 'sleep' in script else 60)
+
+
+def test_facts_that_cannot_be_had(tmp_path):
+    assert doctor.version('no_such_package') == 'not installed'
+    assert doctor.compiler('') is None
+    assert doctor.compiler('no-such-compiler') is None
+    assert doctor.blas_threads('') is None
+    assert doctor.blas_threads('-L%s -lnone_such -lm' % tmp_path) is None
+
+
+def test_command_line(capsys):
+    for arguments in ['--yes'], ['--fix', '--unfix'], ['--json', '--fix']:
+        with pytest.raises(SystemExit):
+            doctor.main(arguments)
+        assert 'python -m gradmod: error' in capsys.readouterr().err
+
+
+# Theano's settings
+
+FLAGS = '-lopenblas'
+OURS = '\n[blas]\nldflags = -lopenblas\n'
+
+
+def options(text):
+    parser = configparser.RawConfigParser()
+    parser.read_string(text)
+    return {name: dict(parser.items(name)) for name in parser.sections()}
+
+
+@pytest.mark.parametrize('text', [
+    None, '', '\n\n', '# a comment', '[global]\nfloatX = float32',
+    '[global]\r\nfloatX = float32\r\n', '; one\n\n[gcc]\ncxxflags = -O2\n -g\n',
+    '[blas]\nfoo = bar\n', '[global]\ndevice=cpu\n\n[blas]  # mine\n',
+    '[blas]\r\n# \xe9\r\n', '[blas]\n\n[nvcc]\n'])
+def test_setting_and_back(tmp_path, text):
+    path = tmp_path / '.theanorc'
+    if text is not None:
+        path.write_bytes(text.encode('utf-8'))
+        path.chmod(0o640)
+    fix.carry_out([fix.add_setting(str(path), FLAGS)])
+    expected = options(text or '')
+    expected.setdefault('blas', {})['ldflags'] = FLAGS
+    with open(str(path), encoding='utf-8', newline='') as f:
+        new = f.read()
+    assert options(new) == expected
+    at = new.index('# python -m gradmod')
+    assert new[:at] == (text or '')[:at]
+    assert new.endswith((text or '')[at:])
+
+    fix.carry_out([fix.remove_setting(str(path))])
+    if text is None:
+        assert not path.exists()
+    else:
+        assert path.read_bytes() == text.encode('utf-8')
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        assert fix.remove_setting(str(path)) is None
+    assert os.listdir(str(tmp_path)) == ([] if text is None else ['.theanorc'])
+
+
+@pytest.mark.parametrize('before, edit, after', [
+    (None, lambda s: s + '[gcc]\ncxxflags = -O2\n',
+     '[gcc]\ncxxflags = -O2\n'),
+    (None, lambda s: s + 'mine = 1\n', '[blas]\nmine = 1\n'),
+    (None, lambda s: '[global]\nfloatX = float32\n' + s,
+     '[global]\nfloatX = float32\n'),
+    (None, lambda s: '[global]\nfloatX = float32\n' + s + 'mine = 1\n',
+     '[global]\nfloatX = float32\n[blas]\nmine = 1\n'),
+    ('# rc\n[blas]\n', lambda s: s + 'mine = 1\n', '# rc\n[blas]\nmine = 1\n'),
+    ('[global]\nfloatX = float32\n', lambda s: s.replace('32', '64'),
+     '[global]\nfloatX = float64\n'),
+    ('[global]\nfloatX = float32\n', lambda s: s.replace('\n', '\r\n'),
+     '[global]\r\nfloatX = float32\r\n'),
+])
+def test_back_after_an_edit(tmp_path, before, edit, after):
+    path = tmp_path / 'rc'
+    if before is not None:
+        path.write_text(before)
+    fix.carry_out([fix.add_setting(str(path), FLAGS)])
+    path.write_bytes(edit(path.read_bytes().decode()).encode())
+    fix.carry_out([fix.remove_setting(str(path))])
+    assert path.read_bytes().decode() == after
+
+
+@pytest.mark.parametrize('edit', [
+    lambda s: s.replace('\nldflags = ' + FLAGS, '\nldflags = -lmkl_rt'),
+    lambda s: s.replace('\nldflags', '\nother = 1\nldflags'),
+    lambda s: ''.join(s.splitlines(True)[1:])])
+def test_a_setting_that_became_the_users(tmp_path, edit):
+    path = tmp_path / 'rc'
+    fix.carry_out([fix.add_setting(str(path), FLAGS)])
+    path.write_text(edit(path.read_text()))
+    assert fix.remove_setting(str(path)) is None
+
+
+@pytest.mark.parametrize('text', [
+    '  [global]\nfloatX = float32\n',   # would continue our line
+    '[blas]\n  mine = 1\n',             # the same
+    '[blas]'])                          # where would a line go?
+def test_settings_that_cannot_be_added_to(tmp_path, text):
+    path = tmp_path / 'rc'
+    path.write_text(text)
+    with pytest.raises(fix.Refusal, match='section .blas.'):
+        fix.add_setting(str(path), FLAGS)
+
+
+@pytest.mark.parametrize('edit', [
+    lambda s: s + '[blas]\n',
+    lambda s: s.replace('[blas]', '[gcc]')])
+def test_settings_that_cannot_be_taken_back(tmp_path, edit):
+    path = tmp_path / 'rc'
+    path.write_text('[blas]\nmine = 1\n')
+    fix.carry_out([fix.add_setting(str(path), FLAGS)])
+    path.write_text(edit(path.read_text()))
+    with pytest.raises(fix.Refusal, match='yourself'):
+        fix.remove_setting(str(path))
+
+
+# Writing
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / 'dotfiles').mkdir()
+    real = tmp_path / 'dotfiles' / 'rc'
+    real.write_text('[global]\n')
+    link = tmp_path / '.theanorc'
+    link.symlink_to(real)
+    fix.carry_out([fix.add_setting(str(link), FLAGS)])
+    assert link.is_symlink() and FLAGS in real.read_text()
+    fix.carry_out([fix.remove_setting(str(link))])
+    assert link.is_symlink() and real.read_text() == '[global]\n'
+
+
+@pytest.mark.parametrize('failing', [
+    'folder', 'protected', 'late'])
+def test_all_or_nothing(tmp_path, monkeypatch, failing):
+    (tmp_path / 'file').write_text('old')
+    one = fix.Change(str(tmp_path / 'one'), None, b'new', '')
+    two = fix.Change(str(tmp_path / 'file'), b'old', b'new', '')
+    three = fix.Change(str(tmp_path / 'three'), None, b'new', '')
+    if failing == 'folder':  # a home that is not there
+        three.path = str(tmp_path / 'none' / 'three')
+    elif failing == 'protected':  # as root may do it all the same
+        access = os.access
+        monkeypatch.setattr(os, 'access', lambda path, mode: (
+            path != two.path and access(path, mode)))
+    else:  # such as a full disk
+        replace = os.replace
+
+        def fails(source, target):
+            if target == three.path:
+                raise OSError(28, 'No space left on device')
+            replace(source, target)
+        monkeypatch.setattr(os, 'replace', fails)
+    before = snapshot(tmp_path)
+    with pytest.raises(fix.Refusal):
+        fix.carry_out([one, two, three])
+    assert snapshot(tmp_path) == before
+
+
+# --fix and --unfix
+
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    """An environment and a home in this process."""
+    for name in ('THEANO_FLAGS', 'THEANORC'):
+        monkeypatch.delenv(name, raising=False)
+    for name in ('HOME', 'USERPROFILE'):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setattr(fix, 'pth_file', lambda: str(tmp_path / fix.PTH))
+    monkeypatch.setattr(fix, 'check_environment', lambda: None)
+    monkeypatch.setattr(compat, 'ldflags', FLAGS)
+    monkeypatch.setattr(compat, 'actions', ('Set ...',))
+    return tmp_path
+
+
+def test_fix_both(here, monkeypatch, capsys):
+    rc = here / '.theanorc'
+    rc.write_text('[global]\nfloatX = float32\n')
+    before = snapshot(here)
+    assert not fix.readied()
+    assert fix.fix(yes=False) == 0
+    assert snapshot(here) == before
+    out = capsys.readouterr().out
+    assert 'Would write %s' % (here / fix.PTH) in out
+    assert 'Would write %s' % rc in out and '    ldflags = -lopenblas\n' in out
+    assert out.splitlines()[-1].endswith('--fix --yes')
+
+    assert fix.fix(yes=True) == 0
+    assert capsys.readouterr().out.count('Wrote ') == 2
+    assert compat.user_setting() == str(rc)
+    assert fix.readied()
+
+    # as compat finds things from then on
+    monkeypatch.setattr(compat, 'ldflags', None)
+    monkeypatch.setattr(compat, 'actions', ('It is set.', 'Scan.'))
+    fixed = snapshot(here)
+    for yes in False, True:
+        assert fix.fix(yes) == 0
+        assert 'Nothing to do' in capsys.readouterr().out
+        assert snapshot(here) == fixed
+
+    assert fix.unfix() == 0
+    out = capsys.readouterr().out
+    assert out.count('Removed ') == 2
+    assert str(rc) in out and '-lopenblas' in out and fix.PTH in out
+    assert snapshot(here) == before
+    assert fix.unfix() == 0
+    assert 'Nothing to remove' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('flags', ['', '-L/env/scipy.libs -lopenblas', None])
+def test_fix_leaves_settings(here, monkeypatch, capsys, flags):
+    monkeypatch.setattr(compat, 'ldflags', flags)
+    monkeypatch.setattr(compat, 'actions', ('Because.', 'Scan.'))
+    assert fix.fix(yes=True) == 0
+    assert os.listdir(str(here)) == [fix.PTH]
+    out = capsys.readouterr().out
+    assert ('Because.' if flags is None else 'Leaves ') in out
+
+
+def test_fix_where_nothing_is_wrong(here, monkeypatch, capsys):
+    monkeypatch.setattr(compat, 'ldflags', None)
+    assert fix.readied()
+    assert fix.fix(yes=True) == 0
+    assert 'Nothing to do' in capsys.readouterr().out
+    assert os.listdir(str(here)) == []
+
+
+def test_fix_another_settings_file(here, monkeypatch):
+    monkeypatch.setenv('THEANORC', os.pathsep.join(['~/mine', '~/other']))
+    assert fix.fix(yes=True) == 0
+    assert sorted(os.listdir(str(here))) == [fix.PTH, 'mine']
+    assert fix.unfix() == 0
+    assert os.listdir(str(here)) == []
+    monkeypatch.setenv('THEANORC', '')
+    assert fix.fix(yes=True) == 1
+    assert os.listdir(str(here)) == []
+
+
+def test_a_pth_of_somebody_else(here, capsys):
+    (here / fix.PTH).write_text('/somewhere\n')
+    assert fix.fix(yes=True) == 1
+    assert 'Nothing was changed' in capsys.readouterr().out
+    assert fix.unfix() == 0
+    assert (here / fix.PTH).read_text() == '/somewhere\n'
+    assert os.listdir(str(here)) == [fix.PTH]
+    # one of an earlier gradmod is replaced
+    (here / fix.PTH).write_text(fix.HEAD + 'import sys\n')
+    assert fix.fix(yes=True) == 0
+    assert (here / fix.PTH).read_text() == fix.pth_text()
+
+
+def test_no_home_no_packages(here, monkeypatch, capsys):
+    for name in ('HOME', 'USERPROFILE'):
+        monkeypatch.setenv(name, str(here / 'none'))
+    for yes in False, True:
+        assert fix.fix(yes) == 1
+        out = capsys.readouterr().out
+        assert 'no folder' in out and 'Nothing was changed' in out
+    monkeypatch.setattr(fix, 'pth_file', lambda: str(here / 'none' / fix.PTH))
+    assert fix.fix(yes=True) == 1
+    assert os.listdir(str(here)) == []
+
+
+def test_not_in_an_environment(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, 'prefix', str(tmp_path))
+    monkeypatch.setattr(sys, 'base_prefix', str(tmp_path / 'base'))
+    fix.check_environment()
+    monkeypatch.setattr(sys, 'base_prefix', str(tmp_path))
+    with pytest.raises(fix.Refusal, match='not in a virtual environment'):
+        fix.check_environment()
+    (tmp_path / 'conda-meta').mkdir()
+    fix.check_environment()
+
+
+# The .pth file at work
+
+def test_natural_order(environment):
+    environment('-m', 'gradmod', '--fix')
+    assert environment.status == 0 and environment.pth() == []
+    home = snapshot(environment.home)
+    environment('-m', 'gradmod', '--fix', '--yes')
+    assert environment.status == 0 and environment.pth() == [fix.PTH]
+    assert environment('-c', '''if 1:
+        import theano.tensor as T
+        import lasagne, sys, theano
+        from theano.tensor.signal.downsample import max_pool_2d
+        assert theano.tensor is T and sys.modules['theano'] is theano
+        from gradmod import compat
+        print(len(compat.actions), theano.config.blas.ldflags)
+        ''').split(' ')[0] == str(len(compat.actions)), environment.err
+    environment('-m', 'gradmod', '--unfix')
+    assert environment.status == 0 and environment.pth() == []
+    assert {name: data for name, data in snapshot(environment.home).items()
+            if '.theano' + os.sep not in name} == home
+
+
+GRADMOD = '''
+    import builtins
+    builtins.log = getattr(builtins, 'log', []) + ['gradmod']
+    import theano
+'''
+THEANO = '''
+    import builtins
+    builtins.log = getattr(builtins, 'log', []) + ['theano']
+    from . import part
+'''
+REPORT = '''
+import sys
+assert theano is sys.modules['theano'] and theano.part.parent is theano
+assert type(theano.__loader__).__name__ == 'SourceFileLoader'
+assert type(theano.__spec__.loader).__name__ == 'SourceFileLoader'
+print(*log)
+'''
+
+
+@pytest.fixture
+def readied(environment, package):
+    """An environment with the file, and stand-ins for gradmod and Theano."""
+    environment('-c', 'import sysconfig; print(sysconfig.get_path("purelib"))',
+                packages=[])
+    with open(os.path.join(environment.out.strip(), fix.PTH), 'w') as f:
+        f.write(fix.pth_text())
+    folder = package('theano', THEANO)
+    with open(os.path.join(folder, 'theano', 'part.py'), 'w') as f:
+        f.write('import theano as parent')
+
+    def run(program):
+        out = environment('-c', program, packages=[folder])
+        assert environment.status == 0, environment.err
+        assert environment.err == ''
+        return out.split()
+    return run
+
+
+@pytest.mark.parametrize('program, log', [
+    ('import theano', ['gradmod', 'theano']),
+    ('import theano.part; import theano', ['gradmod', 'theano']),
+    ('import gradmod; import theano', ['gradmod', 'theano']),
+    ('import importlib.util; importlib.util.find_spec("theano");'
+     'import theano', ['gradmod', 'theano'])])
+def test_order(readied, package, program, log):
+    package('gradmod', GRADMOD)
+    assert readied(program + REPORT) == log
+
+
+def test_without_gradmod(readied):
+    assert readied('print(1)') == ['1']
+    assert readied('import theano' + REPORT) == ['theano']
+
+
+def test_reload(readied, package):
+    package('gradmod', GRADMOD)
+    assert readied('import importlib, theano; importlib.reload(theano)'
+                   + REPORT) == ['gradmod', 'theano', 'theano']
+
+
+def test_without_theano(readied, package, tmp_path):
+    package('gradmod', GRADMOD)
+    os.rename(str(tmp_path / 'packages' / 'theano'), str(tmp_path / 'gone'))
+    assert readied('''if 1:
+        try:
+            import theano
+        except ModuleNotFoundError as error:
+            print(error.name)''') == ['theano']
+
+
+def test_a_theano_that_fails(readied, package, tmp_path):
+    package('gradmod', GRADMOD)
+    path = tmp_path / 'packages' / 'theano' / 'part.py'
+    path.write_text('raise KeyError("first")')
+    program = '''if 1:
+        import sys
+        for _ in range(2):
+            try:
+                import theano
+            except KeyError as error:
+                print(error.args[0], 'theano' in sys.modules)'''
+    assert readied(program) == ['first', 'False'] * 2
+
+
+def test_it_is_run_twice(readied):
+    # as Python does in a virtual environment
+    assert readied('''if 1:
+        import sys
+        names = [type(finder).__name__ for finder in sys.meta_path]
+        print(names.count('GradmodFinder'))''') == ['1']
