@@ -5,6 +5,7 @@ that command does not show. The pretrained network's weights are not part of
 the project: set GRADMOD_CIFAR_WEIGHTS to the path of cifar_model_n5.npz.
 """
 import os
+import re
 import subprocess
 import sys
 
@@ -34,6 +35,22 @@ def test_bad_arguments(program, args, message):
     code, out, err = run(program, *args)
     assert code != 0 and message in err
     assert 'Traceback' not in err
+
+
+def accuracies(program):
+    code, out, err = run(program)
+    assert code == 0, err  # both say so if the rule has not helped
+    return [float(number) for number in re.findall(r'([0-9.]+) %', out)]
+
+
+def test_training_through_a_sign():
+    true_gradient, straight_through = accuracies('binary_digits.py')
+    assert straight_through > max(95, true_gradient)
+
+
+def test_training_against_a_classifier_of_domains():
+    _, without, source, target = accuracies('domain_adversarial.py')
+    assert source > 93 and target > without + 3
 
 
 @pytest.mark.skipif(not WEIGHTS, reason='needs the weights of the CIFAR-10 '
