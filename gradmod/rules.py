@@ -7,6 +7,7 @@ import numpy as np
 import theano
 import theano.tensor as T
 from theano.printing import Print
+from theano.scan_module.scan_utils import equal_computations
 
 from .base import ModifiedBackprop
 from .rectifiers import guided_rectifier, rectifier
@@ -62,6 +63,9 @@ class GuidedBackprop(ModifiedBackprop):
 
     def grad(self, inputs, out_grads):
         (z,), (g,) = inputs, out_grads
+        relu = T.nnet.relu(z)
+        if equal_computations([self.nonlinearity(z)], [relu]):
+            z = relu  # as positive as z, and kept in memory instead of it
         return (guided_rectifier(z, g),)
 
 

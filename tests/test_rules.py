@@ -38,10 +38,12 @@ def identity(z):
 
 @pytest.mark.parametrize('dtype', DTYPES)
 @pytest.mark.parametrize('mode', sorted(MODES))
-@pytest.mark.parametrize('rule, expected', RULES)
-def test_values_in_all_quadrants(rule, expected, mode, dtype):
+@pytest.mark.parametrize('rule, expected, nonlinearity', [
+    row + (identity,) for row in RULES] + [
+    (GuidedBackprop, reference.guided, T.nnet.relu)])  # looks at relu(z)
+def test_values_in_all_quadrants(rule, expected, nonlinearity, mode, dtype):
     z, g = T.vector('z', dtype), T.vector('g', dtype)
-    saliency = theano.grad(None, z, known_grads={rule(identity)(z): g})
+    saliency = theano.grad(None, z, known_grads={rule(nonlinearity)(z): g})
     assert saliency.dtype == dtype
     f = theano.function([z, g], saliency, mode=MODES[mode],
                         on_unused_input='ignore')
