@@ -63,6 +63,11 @@ requirements = [
 ]
 
 examples = [
+    'distributed<2021.4' + py36,
+    'distributed<2022.3' + py37,
+    'distributed<2023.6' + py38,
+    'distributed<2024.9' + py39,
+    'distributed<2026.9; python_version >= "3.10"',
     'matplotlib<3.4' + py36,
     'matplotlib<3.6' + py37,
     'matplotlib<3.9; python_version >= "3.8" and python_version < "3.11"',
@@ -78,19 +83,35 @@ examples = [
     'tqdm<4.65' + py36,
     'tqdm; python_version >= "3.7"',
     # What the above pull in on Python 3.6.
+    'HeapDict<2' + py36,
     'PyWavelets<1.2' + py36,
+    'PyYAML<6' + py36,
+    'click<8' + py36,
+    'cloudpickle<2.3' + py36,
+    'contextvars<3' + py36,
     'cycler<0.12' + py36,
+    'dask<2021.4' + py36,
     'decorator<5' + py36,
     'imageio<2.16' + py36,
+    'immutables<0.16' + py36,
+    'importlib-metadata<4.9' + py36,
     'importlib-resources<5.5' + py36,
     'joblib<1.2' + py36,
     'kiwisolver<1.4' + py36,
+    'msgpack<1.0.3' + py36,
     'networkx<2.6' + py36,
     'pillow<9' + py36,
+    'psutil<5.9' + py36,
     'pyparsing<3.1' + py36,
     'python-dateutil<2.9' + py36,
+    'sortedcontainers<3' + py36,
+    'tblib<2' + py36,
     'threadpoolctl<3.2' + py36,
     'tifffile<2020.9.4' + py36,
+    'toolz<0.12.1' + py36,
+    'tornado<6.2' + py36,
+    'typing-extensions<4.2' + py36,
+    'zict<2.2' + py36,
     'zipp<3.7' + py36,
 ]
 
@@ -99,6 +120,9 @@ tests = [
     'pytest; python_version >= "3.7"',
     'hypothesis<6.32' + py36,
     'hypothesis; python_version >= "3.7"',
+    # What executes the notebook.
+    'ipykernel; python_version >= "3.8"',
+    'nbclient; python_version >= "3.8"',
     # What the above pull in on Python 3.6.
     'attrs<22.2' + py36,
     'importlib-metadata<4.9' + py36,

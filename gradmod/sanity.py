@@ -22,7 +22,7 @@ from .saliency import _wrong, compile_saliency_function
 
 # Lasagne, scipy, scikit-image and matplotlib are imported inside of functions.
 
-COMPILATION = 'input_var', 'logits', 'mode'  # options that are not a method's
+COMPILATION = 'input_var', 'logits', 'mode', 'givens'  # options that are not a method's
 
 
 def permute(value, rng):
