@@ -105,7 +105,9 @@ class _Overridden(object):
         """What `grad` returns, as one variable of each stand-in's exact type."""
         g = T.as_tensor_variable(g)
         more = {}
-        if _takes_true_grads(self.grad):
+        if _takes(self.grad, 'outputs'):
+            more['outputs'] = [y]
+        if _takes(self.grad, 'true_grads'):
             more['true_grads'] = self._true(inputs, y, g, 'zero')
         result = self.grad(list(inputs), [g], **more)
         if result is None:
@@ -159,9 +161,9 @@ class _Overridden(object):
         return result
 
 
-def _takes_true_grads(grad):
+def _takes(grad, name):
     try:
-        return 'true_grads' in inspect.signature(grad).parameters
+        return name in inspect.signature(grad).parameters
     except ValueError:  # something built in
         return False
 
@@ -246,6 +248,8 @@ class ModifiedBackprop(_Overridden):
             The input z of the nonlinearity f.
         out_grads : list of one Variable
             The gradient g of the cost with respect to f(z), of f(z)'s type.
+        outputs : list of one Variable
+            f(z); given to a `grad` that has a parameter of this name.
         true_grads : list of one Variable
             f'(z) g, the gradient without an override; given to a `grad` that
             has a parameter of this name.
@@ -301,12 +305,13 @@ def override_gradient(function=None, grad=None):
         Takes one or more Theano variables, returns one Theano variable of a
         float dtype. Left out, a decorator for such a function is returned.
     grad : callable
-        ``grad(inputs, out_grads)`` or ``grad(inputs, out_grads, true_grads)``.
-        It gets the list of the function's inputs, a list with the gradient g
-        of the cost with respect to the output and, if it has a parameter
-        `true_grads`, the list of gradients that Theano itself would compute.
-        It returns a list with the gradient with respect to each input (a bare
-        variable, if there is one input). None means the true gradient.
+        ``grad(inputs, out_grads)``: it gets the list of the function's inputs
+        and a list with the gradient g of the cost with respect to the output.
+        If it has a parameter `outputs`, also a list with the output; if it has
+        a parameter `true_grads`, the list of gradients that Theano itself
+        would compute. It returns a list with the gradient with respect to each
+        input (a bare variable, if there is one input). None means the true
+        gradient.
 
     Returns
     -------

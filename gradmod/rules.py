@@ -61,11 +61,10 @@ class GuidedBackprop(ModifiedBackprop):
     [0. 0. 7.]
     """
 
-    def grad(self, inputs, out_grads):
-        (z,), (g,) = inputs, out_grads
-        relu = T.nnet.relu(z)
-        if equal_computations([self.nonlinearity(z)], [relu]):
-            z = relu  # as positive as z, and kept in memory instead of it
+    def grad(self, inputs, out_grads, outputs):
+        (z,), (g,), (y,) = inputs, out_grads, outputs
+        if equal_computations([y], [T.nnet.relu(z)]):
+            z = y  # as positive as z, which then need not be kept in memory
         return (guided_rectifier(z, g),)
 
 
@@ -298,9 +297,9 @@ class RectGrad(ModifiedBackprop):
         self.threshold = threshold
         self.quantile = quantile
 
-    def grad(self, inputs, out_grads):
-        (z,), (g,) = inputs, out_grads
-        contribution = self.nonlinearity(z) * g
+    def grad(self, inputs, out_grads, outputs):
+        (g,), (y,) = out_grads, outputs
+        contribution = y * g
         threshold = _like(self.threshold, g)
         if self.quantile is not None:
             rows = contribution.flatten(2) if g.ndim > 1 else (
@@ -358,11 +357,11 @@ class EpsilonLRP(ModifiedBackprop):
         super().__init__(nonlinearity)
         self.epsilon = epsilon
 
-    def grad(self, inputs, out_grads):
-        (z,), (g,) = inputs, out_grads
+    def grad(self, inputs, out_grads, outputs):
+        (z,), (g,), (y,) = inputs, out_grads, outputs
         epsilon = _like(self.epsilon, g)
         stabilised = z + T.switch(z >= 0, epsilon, -epsilon)
-        return (g * self.nonlinearity(z) / stabilised,)
+        return (g * y / stabilised,)
 
 
 class DeepLiftRescale(ModifiedBackprop):
@@ -411,9 +410,9 @@ class DeepLiftRescale(ModifiedBackprop):
         super().__init__(nonlinearity)
         self.tolerance = tolerance
 
-    def grad(self, inputs, out_grads, true_grads):
-        (z,), (g,), (t,) = inputs, out_grads, true_grads
-        y, half = self.nonlinearity(z), z.shape[0] // 2
+    def grad(self, inputs, out_grads, outputs, true_grads):
+        (z,), (g,), (y,), (t,) = inputs, out_grads, outputs, true_grads
+        half = z.shape[0] // 2
         dz = T.tile(z[:half] - z[half:], (2,) + (1,) * (z.ndim - 1))
         dy = T.tile(y[:half] - y[half:], (2,) + (1,) * (z.ndim - 1))
         small = abs(dz) <= _like(self.tolerance, z)

@@ -674,6 +674,20 @@ def test_true_gradients_on_request():
                                   np.clip(W, -1, 1) * (Z > 0))
 
 
+def test_outputs_on_request():
+    x, y = T.fmatrices('xy')
+    times = gradmod.override_gradient(
+        lambda x, y: x * y, lambda i, g, outputs: [outputs[0] * g[0], None])
+    dx, dy = theano.grad(times(x, y).sum(), [x, y])
+    f = theano.function([x, y], [dx, dy], mode=PY)
+    for got, want in zip(f(Z, W), [Z * W, Z]):
+        np.testing.assert_array_equal(got, want)
+    # also where the output is the input
+    identity = gradmod.override_gradient(lambda x: x,
+                                         lambda i, g, outputs: outputs)
+    np.testing.assert_array_equal(saliency(identity)(Z, W), Z)
+
+
 @theano.compile.ops.as_op(itypes=[T.fmatrix, T.fmatrix], otypes=[T.fmatrix])
 def without_gradient(x, y):
     return np.sign(x) * y

@@ -7,8 +7,9 @@ ratios to the plain gradient, medians with the quartiles behind them: figures of
 single runs on a shared machine say little, ratios of what ran side by side do.
 
 Run times are taken interleaved, call by call, in several processes, in which
-the functions are compiled in random order: where a process's memory happens to
-lie moves a ratio by some hundredths. Compile times and memory are taken in one
+the functions are compiled in random order and glibc keeps freed memory: where a
+process's memory lies, and how often it is fetched anew, is chance and moves a
+ratio by some hundredths. Compile times and memory are taken in one
 process for each network and way, in turns: a graph is built and compiled once
 to fill Theano's cache of C code, then again, timed. So they are of the graph
 and its optimization, not of g++. One BLAS thread.
@@ -265,9 +266,12 @@ def call(args, kind, network='', ways='', rounds=1, limit=3600):
     flags = 'floatX=float32'
     if args.blas is not None:
         flags += ',blas.ldflags=' + args.blas
-    env = dict(os.environ, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1',
-               THEANO_FLAGS=','.join(filter(None, [
-                   os.environ.get('THEANO_FLAGS'), flags])))
+    env = dict(os.environ, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1')
+    if kind == 'run':  # keep what is freed: to fetch it anew is a tenth of a call
+        env.update(MALLOC_MMAP_THRESHOLD_='4000000000',
+                   MALLOC_TRIM_THRESHOLD_='4000000000')
+    env.update(THEANO_FLAGS=','.join(filter(None, [
+        os.environ.get('THEANO_FLAGS'), flags])))
     try:
         out = subprocess.run(command, stdout=subprocess.PIPE,
                              stderr=subprocess.DEVNULL, timeout=limit, env=env,
