@@ -94,7 +94,6 @@ examples = [
     'decorator<5' + py36,
     'imageio<2.16' + py36,
     'immutables<0.16' + py36,
-    'importlib-metadata<4.9' + py36,
     'importlib-resources<5.5' + py36,
     'joblib<1.2' + py36,
     'kiwisolver<1.4' + py36,
@@ -110,7 +109,6 @@ examples = [
     'tifffile<2020.9.4' + py36,
     'toolz<0.12.1' + py36,
     'tornado<6.2' + py36,
-    'typing-extensions<4.2' + py36,
     'zict<2.2' + py36,
     'zipp<3.7' + py36,
 ]

@@ -1,0 +1,276 @@
+"""examples/many_images.py, with workers that are killed for real."""
+import json
+import operator
+import os
+import pickle
+import re
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import distributed
+import numpy as np
+import psutil  # which distributed needs
+import pytest
+import theano
+import theano.tensor as T
+
+import gradmod
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+EXAMPLES = os.path.join(ROOT, 'examples')
+PROGRAM = os.path.join(EXAMPLES, 'many_images.py')
+sys.path.insert(0, EXAMPLES)
+import many_images  # noqa: E402
+sys.path.remove(EXAMPLES)
+
+
+rng = np.random.RandomState(1)
+P, Q = rng.randn(6, 20), rng.randn(20, 3)
+N = 200
+X = rng.randn(N, 6)
+
+
+def expected(x):
+    """Guided backpropagation of the maximal class, written out."""
+    maps = []
+    for v in x:
+        hidden = v.dot(P)
+        g = Q[:, np.maximum(hidden, 0).dot(Q).argmax()]
+        maps.append(P.dot(np.where((hidden > 0) & (g > 0), g, 0)))
+    return np.array(maps)
+
+
+def function(rule=gradmod.GuidedBackprop):
+    x = T.dmatrix('x')
+    hidden = T.nnet.relu(T.dot(x, theano.shared(P)))
+    return gradmod.compile_saliency_function(
+        T.dot(hidden, theano.shared(Q)), rule, input_var=x,
+        mode=theano.Mode(linker='py', optimizer='fast_compile'))
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('files')
+    (folder / 'guided').write_bytes(pickle.dumps(function()))
+    (folder / 'plain').write_bytes(pickle.dumps(function(None)))
+    np.save(str(folder / 'images.npy'), X)
+    np.save(str(folder / 'others.npy'), X + 1)
+    np.save(str(folder / 'wide.npy'), np.ones((3, 6, 2)))
+    with_nan = X.copy()
+    with_nan[50, 2] = np.nan
+    np.save(str(folder / 'nan.npy'), with_nan)
+    return folder
+
+
+def arguments(files, output, *more, **options):
+    named = dict({'function': files / 'guided', 'images': files / 'images.npy',
+                  'output': output}, **options)
+    return list(more) + [word for name, value in sorted(named.items())
+                         if value is not None
+                         for word in ('--' + name, str(value))]
+
+
+def start(args, log):
+    """The program in a process of its own."""
+    env = dict(os.environ, PYTHONPATH=ROOT)
+    with open(str(log), 'a') as file:
+        return subprocess.Popen([sys.executable, PROGRAM] + args, env=env,
+                                stdout=file, stderr=subprocess.STDOUT)
+
+
+def wait_for(condition, seconds=120):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end
+        time.sleep(.01)
+
+
+def recorded(output):
+    """The ranges of images that are recorded to be there."""
+    try:
+        lines = (output.parent / (output.name + '.done')).read_text()
+    except OSError:
+        return []
+    return [tuple(map(int, line.split())) for line in lines.split('\n')[1:-1]]
+
+
+def workers_of(process):
+    return [p for p in psutil.Process(process.pid).children(recursive=True)
+            if 'spawn_main' in ' '.join(p.cmdline())]
+
+
+def alive(process):
+    return (process.is_running()
+            and process.status() != psutil.STATUS_ZOMBIE)
+
+
+def call_main(monkeypatch, args):
+    monkeypatch.setattr(sys, 'argv', ['many_images.py'] + args)
+    many_images.main()
+
+
+def test_a_worker_is_killed(files, tmp_path):
+    output, log = tmp_path / 'maps.npy', tmp_path / 'log'
+    process = start(arguments(files, output, '--check', chunk=1), log)
+    try:
+        wait_for(lambda: len(recorded(output)) > 20
+                 or process.poll() is not None)
+        workers = workers_of(process)
+        assert len(workers) == 2, log.read_text()
+        workers[0].kill()
+        there = len(recorded(output))
+        assert process.wait(120) == 0, log.read_text()
+    finally:
+        process.kill()
+    assert 20 < there < N / 2
+    assert not any(map(alive, workers))
+    np.testing.assert_allclose(np.load(str(output)), expected(X), rtol=1e-12)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['log', 'maps.npy']
+    assert '%d maps' % N not in log.read_text()  # the first are not workers'
+    assert '%d maps' % (N - many_images.FIRST) in log.read_text()
+
+
+def test_the_program_is_killed(files, tmp_path, monkeypatch):
+    output, log = tmp_path / 'maps.npy', tmp_path / 'log'
+    args = arguments(files, output, chunk=2)
+    process = start(args, log)
+    try:
+        wait_for(lambda: len(recorded(output)) > 10
+                 or process.poll() is not None)
+        workers = workers_of(process)
+        assert workers, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    wait_for(lambda: not any(map(alive, workers)))
+    assert not output.exists()
+
+    # neither of these may go on from there
+    for options in {'images': files / 'others.npy'}, {
+            'function': files / 'plain'}:
+        with pytest.raises(SystemExit, match='to start again'):
+            call_main(monkeypatch, arguments(files, output, **options))
+
+    # a line that was half written when the program was killed does not count
+    with open(str(output) + '.done', 'a') as file:
+        file.write('0 4')
+    there = np.zeros(N, bool)
+    for first, last in recorded(output):
+        there[first:last] = True
+    assert there[:many_images.FIRST].all() and 20 < there.sum() < N / 2
+    part = np.load(str(output) + '.part', mmap_mode='r+')
+    np.testing.assert_allclose(part[there], expected(X[there]), rtol=1e-12)
+    there[:many_images.FIRST] = False
+    part[there] = 1e6  # to be seen again: it is not computed again
+    del part
+    process = start(args, log)
+    assert process.wait(120) == 0, log.read_text()
+    maps = np.load(str(output))
+    assert (maps[there] == 1e6).all()
+    np.testing.assert_allclose(maps[~there], expected(X[~there]), rtol=1e-12)
+    missing = N - many_images.FIRST - there.sum()
+    assert '%d maps in' % missing in log.read_text()
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """The address of a scheduler with one worker, which has two threads."""
+    file = tmp_path / 'scheduler.json'
+    env = dict(os.environ, PYTHONPATH=ROOT)
+    common = ['--scheduler-file', str(file), '--no-dashboard']
+    processes = []
+    try:
+        for program, more in [
+                ('scheduler', ['--port', '0']),
+                ('worker', ['--no-nanny', '--nthreads', '2',
+                            '--local-directory', str(tmp_path)])]:
+            processes.append(subprocess.Popen(
+                [sys.executable, '-m', 'distributed.cli.dask_' + program]
+                + common + more, cwd=str(tmp_path), env=env,
+                stderr=subprocess.DEVNULL))
+            wait_for(file.exists)
+        address = json.loads(file.read_text())['address']
+        with distributed.Client(address) as client:
+            wait_for(client.nthreads)
+        yield address
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_a_scheduler_elsewhere(files, tmp_path, scheduler):
+    log = tmp_path / 'log'
+
+    def run(name, *more, **options):
+        return start(arguments(files, tmp_path / name, *more,
+                               scheduler=scheduler, **options), log).wait(120)
+    assert run('guided.npy', '--check', chunk=7) == 0, log.read_text()
+    np.testing.assert_allclose(np.load(str(tmp_path / 'guided.npy')),
+                               expected(X), rtol=1e-12)
+    assert 'maps of 64 images computed here' in log.read_text()
+    # the worker has a function by now, and gets another
+    assert run('plain.npy', function=files / 'plain') == 0, log.read_text()
+    np.testing.assert_allclose(np.load(str(tmp_path / 'plain.npy')),
+                               function(None)(X), rtol=1e-12)
+    assert run('nan.npy', images=files / 'nan.npy', chunk=10) != 0
+    assert re.search('No maps of images 48 to 57: ValueError: .* NaN',
+                     log.read_text())
+    assert not (tmp_path / 'nan.npy').exists()
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'images': None}, '--images is needed'),
+    ({'images': 'nowhere.npy'}, "no file 'nowhere.npy'"),
+    ({'images': PROGRAM}, 'expected an .npy file'),
+    ({'images': 'wide.npy'}, r'shape \(None, None\), got \(3, 6, 2\)'),
+    ({'function': PROGRAM}, 'expected a pickled SaliencyFunction'),
+    ({'function': 'images.npy'}, 'expected a pickled SaliencyFunction'),
+    ({'rule': 'guided'}, 'has its own rule'),
+    ({'output': 'plain'}, 'already'),
+    ({'output': os.path.join('nowhere', 'maps.npy')}, 'no folder'),
+    ({'workers': 0}, 'whole number'),
+    ({'scheduler': 'tcp://127.0.0.1:1'}, 'no scheduler at'),
+    ({'scheduler': 'elsewhere://1'}, 'no scheduler at')])
+def test_wrong_arguments(files, tmp_path, monkeypatch, capsys, options,
+                         message):
+    monkeypatch.chdir(files)
+    options = dict({'output': tmp_path / 'maps.npy'}, **options)
+    with pytest.raises(SystemExit) as caught:
+        call_main(monkeypatch, arguments(files, **options))
+    assert caught.value.code != 0
+    assert re.search(message, str(caught.value) + capsys.readouterr().err)
+    assert not (tmp_path / 'maps.npy').exists()
+
+
+def test_images_out_of_a_message_are_aligned(monkeypatch):
+    monkeypatch.setattr(many_images, 'get_worker', lambda: SimpleNamespace())
+    images = np.frombuffer(bytes(bytearray(33)), 'float32', 8, offset=1)
+    assert not images.flags.aligned
+    aligned = pickle.dumps(operator.attrgetter('flags.aligned'))
+    assert many_images.compute(aligned, images)
+
+
+def test_ranges():
+    output = many_images.Output.__new__(many_images.Output)
+    for n in range(1, 12):
+        for _ in range(20):
+            output.n, output.missing = n, rng.rand(n) < .5
+            ranges = list(output.ranges(3))
+            assert all(0 < stop - start <= 3 for start, stop in ranges)
+            covered = [i for start, stop in ranges for i in range(start, stop)]
+            assert covered == np.flatnonzero(output.missing).tolist()
+
+
+def test_a_deep_network_pickles():
+    x = T.dmatrix('x')
+    y = x
+    for _ in range(150):
+        y = T.nnet.sigmoid(y)
+    f = gradmod.compile_saliency_function(
+        y, input_var=x, mode=theano.Mode(linker='py', optimizer=None))
+    with pytest.raises(RecursionError):
+        pickle.dumps(f)
+    assert many_images.dumps(f)
