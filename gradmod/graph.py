@@ -107,6 +107,11 @@ def override_in(outputs, rule, match=None, select=None):
     is found, so values never change. Places inside ``theano.scan`` are
     found too. What already carries an override is left alone.
 
+    A rectifier that is half of a leaky one is none: that of Keras, ``relu(x) -
+    a * relu(-x)``, its PReLU, ``relu(x) + a * (x - abs(x)) * .5``, and
+    ``relu(x) + a * minimum(x, 0)``. A rule around the whole of it, or a `match`
+    with a parameter `node`, finds what it is for all the same.
+
     A gradient is recognised by the terms that the derivative of the
     nonlinearity leaves behind. That fails where the nonlinearity is so simple
     that its derivative does not mention its input.
@@ -283,13 +288,13 @@ class _Matcher(object):
                 if pattern:
                     self._patterns.setdefault(pattern.y.owner.op, []).append(
                         pattern)
+        self._halves = set(self._find_halves(outputs))
 
     def match(self, v):
         """The form of `v`, its input and what else it refers to; or None."""
-        for form, x, y, captured in self._patterns.get(v.owner.op, ()):
-            for bound in _unify([y], [v], {}, {x}):
-                if x in bound:
-                    return form, bound[x], captured
+        match = None if v in self._halves else self._match_pattern(v)
+        if match:
+            return match
         for form, predicate in self._predicates:
             if v.index == 0 and v.owner.inputs and predicate(v.owner):
                 if _constant(v.owner.inputs[0]) is not None:
@@ -297,6 +302,41 @@ class _Matcher(object):
                         'override_in: expected %s to accept nodes whose first '
                         'input is a variable, got %s' % (form, v.owner))
                 return form, v.owner.inputs[0], v.owner.inputs[1:]
+
+    def _match_pattern(self, v):
+        op = v.owner and v.owner.op
+        for form, x, y, captured in self._patterns.get(op, ()):
+            for bound in _unify([y], [v], {}, {x}):
+                if x in bound:
+                    return form, bound[x], captured
+
+    def _find_halves(self, outputs):
+        """Yield the two halves of leaky rectifiers, which match no pattern."""
+        for node in _nodes(outputs):
+            if _scalar_op(node.outputs[0]) in (scalar.add, scalar.sub):
+                for v, other in itertools.permutations(node.inputs, 2):
+                    match = self._match_pattern(v)
+                    if not match and _scalar_op(v) == scalar.clip:
+                        v = v.owner.inputs[0]  # Keras' max_value
+                        match = self._match_pattern(v)
+                    for factor in _factors(other) if match else ():
+                        if self._is_negative_part(factor, match[1]):
+                            yield v
+                            yield factor
+
+    def _is_negative_part(self, v, x):
+        """Whether `v` is relu(-x), x - |x| or minimum(x, 0)."""
+        match = self._match_pattern(v)
+        if match:
+            return (_scalar_op(match[1]) == scalar.neg
+                    and match[1].owner.inputs[0] is x)
+        if _scalar_op(v) == scalar.sub:
+            first, second = v.owner.inputs
+            return (first is x and _scalar_op(second) == scalar.abs_
+                    and second.owner.inputs[0] is x)
+        return (_scalar_op(v) == scalar.minimum and x in v.owner.inputs
+                and any(_same_constant(0, _constant(i))
+                        for i in v.owner.inputs))
 
     def find_gradient(self, outputs, places):
         """What looks like a term of a gradient through one of `places`.
@@ -319,6 +359,19 @@ class _Matcher(object):
                         if v not in forward and (
                                 not places or bound[x] in inputs):
                             return v
+
+
+def _scalar_op(v):
+    return getattr(v.owner and v.owner.op, 'scalar_op', None)
+
+
+def _factors(v):
+    """`v` and what it is a product of."""
+    yield v
+    if _scalar_op(v) == scalar.mul:
+        for i in v.owner.inputs:
+            for factor in _factors(i):
+                yield factor
 
 
 def _parameters(function):
@@ -359,7 +412,7 @@ def _gradient_terms(pattern):
     while stack:
         term = stack.pop()
         if {pattern.x, g} <= set(gof.graph.ancestors([term])) and term.owner:
-            if getattr(term.owner.op, 'scalar_op', None) == scalar.add:
+            if _scalar_op(term) == scalar.add:
                 stack.extend(term.owner.inputs)
             else:
                 terms.append((g, term))

@@ -4,9 +4,11 @@ import theano
 import theano.tensor as T
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from theano.tensor.signal.pool import pool_2d
 
 import gradmod
-from gradmod import RECTIFIERS, GuidedBackprop, ModifiedBackprop, override_in
+from gradmod import (RECTIFIERS, DeconvNet, GuidedBackprop, ModifiedBackprop,
+                     override_in)
 from gradmod.op import GradientOverrideOp
 
 from . import reference
@@ -92,6 +94,45 @@ def test_what_only_looks_like_a_rectifier(write):
     with pytest.raises(ValueError, match='override_in: expected a form of '
                        'rectifier.* found none, among'):
         override_in(write(T.fmatrix('x') - 1), GuidedBackprop)
+
+
+@pytest.mark.parametrize('form', list(RECTIFIERS))
+@pytest.mark.parametrize('write', [
+    lambda f, x, a: f(x) - a * f(-x),                 # Keras' LeakyReLU
+    lambda f, x, a: T.clip(f(x), 0, 6) - a * f(-x),   # its max_value
+    lambda f, x, a: f(x) + a * (x - abs(x)) * .5,     # its PReLU
+    lambda f, x, a: a * T.minimum(0, x) + f(x),
+    lambda f, x, a: f(x) + f(-x)])                    # |x|
+def test_half_of_a_leaky_rectifier_is_none(write, form):
+    x = T.fmatrix('x')
+    for a in .1, theano.shared(np.float32([.1, .2, .3])):
+        y = write(RECTIFIERS[form], T.nnet.relu(x) - 1, a)
+        _, report = override_in(y, GuidedBackprop)
+        assert [(p.input, p.depth) for p in report] == [(x, 0)]
+
+
+def test_a_leaky_rectifier_of_two_halves_under_a_rule():
+    def leaky(z):
+        return T.maximum(z, 0) - np.float32(.25) * T.maximum(-z, 0)
+    x = T.fmatrix('x')
+    y = leaky(T.nnet.relu(x) - 1)
+    new, report = override_in(y, Times(leaky, 3))
+    assert [p.form for p in report] == ['leaky']
+    np.testing.assert_array_equal(
+        theano.grad(new.sum(), x).eval({x: Z}), 3. * (Z > 0))
+    # who asks for a half by a node gets it
+    half = y.owner.inputs[0]
+    _, report = override_in(y, Times, match=lambda node: half in node.outputs)
+    assert [p.output for p in report] == [half]
+
+
+@pytest.mark.parametrize('write', [
+    lambda f, x: T.concatenate([f(x), f(-x)]),        # CReLU
+    lambda f, x: f(x) - f(-x.T), lambda f, x: f(x) + f(x - abs(x)),
+    lambda f, x: f(x) * f(-x), lambda f, x: f(x) - T.minimum(f(-x), 1)])
+def test_two_rectifiers_of_one_input(write):
+    _, report = override_in(write(T.nnet.relu, T.fmatrix('x')), GuidedBackprop)
+    assert len(report) == 2
 
 
 def test_a_hinge_loss_is_shown_and_can_be_left_out():
@@ -291,6 +332,86 @@ def test_report_is_a_table():
     lines = repr(report).splitlines()
     assert lines[0].split() == ['depth', 'scans', 'form', 'input']
     assert len(lines) == 3 and lines[1].endswith('x')
+
+
+# Scripts by hand: layers as classes that leave their expressions behind
+
+def shared(rng, *shape):
+    return theano.shared(rng.uniform(-1, 1, shape).astype('float32'))
+
+
+class HiddenLayer(object):
+    def __init__(self, rng, input, n_in, n_out, activation):
+        self.W, self.b = shared(rng, n_in, n_out), shared(rng, n_out)
+        self.output = activation(T.dot(input, self.W) + self.b)
+
+
+class LogisticRegression(object):
+    def __init__(self, rng, input, n_in, n_out):
+        self.W, self.b = shared(rng, n_in, n_out), shared(rng, n_out)
+        self.p_y_given_x = T.nnet.softmax(T.dot(input, self.W) + self.b)
+        self.y_pred = T.argmax(self.p_y_given_x, axis=1)
+
+    def negative_log_likelihood(self, y):
+        return -T.mean(T.log(self.p_y_given_x)[T.arange(y.shape[0]), y])
+
+
+class ConvPoolLayer(object):
+    def __init__(self, rng, input, filter_shape, activation):
+        self.W, self.b = shared(rng, *filter_shape), shared(rng, filter_shape[0])
+        pooled = pool_2d(T.nnet.conv2d(input, self.W), (2, 2),
+                         ignore_border=True)
+        self.output = activation(pooled + self.b.dimshuffle('x', 0, 'x', 'x'))
+
+
+def test_mlp_by_hand():
+    rng = np.random.RandomState(0)
+    x, y = T.fmatrix('x'), T.ivector('y')
+    layers = [HiddenLayer(rng, x, 6, 8, T.nnet.relu)]
+    layers.append(HiddenLayer(rng, layers[0].output, 8, 7,
+                              lambda z: T.maximum(z, 0)))
+    layers.append(LogisticRegression(rng, layers[1].output, 7, 3))
+    weights = [(layer.W.get_value(), layer.b.get_value()) for layer in layers]
+    samples = rng.randn(5, 6).astype('float32')
+    _, logits = reference.mlp_forward(samples, weights)
+    classes = logits.argmax(axis=1).astype('int32')
+
+    f = gradmod.compile_saliency_function(
+        layers[-1].p_y_given_x, GuidedBackprop, input_var=x, mode=PY)
+    np.testing.assert_allclose(f(samples), reference.mlp_backward(
+        samples, weights, np.eye(3)[classes], reference.guided),
+        rtol=1e-4, atol=1e-5)
+
+    # the cost that it was trained with is an expression like any other
+    cost, report = override_in(layers[-1].negative_log_likelihood(y), DeconvNet)
+    assert [p.form for p in report] == ['0.5 * (x + |x|)', 'maximum(x, 0)']
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    f = theano.function([x, y], theano.grad(cost, x), mode=PY)
+    np.testing.assert_allclose(f(samples, classes), reference.mlp_backward(
+        samples, weights, (p - np.eye(3)[classes]) / 5, reference.deconv),
+        rtol=1e-4, atol=1e-5)
+
+
+def test_convnet_by_hand():
+    def lenet(relu):
+        rng = np.random.RandomState(0)
+        x = T.fmatrix('x')
+        h = x.reshape((-1, 1, 14, 14))
+        h = ConvPoolLayer(rng, h, (6, 1, 3, 3), relu).output
+        h = ConvPoolLayer(rng, h, (8, 6, 3, 3), relu).output
+        h = HiddenLayer(rng, h.flatten(2), 8 * 2 * 2, 16, relu).output
+        return LogisticRegression(rng, h, 16, 3).p_y_given_x, x
+    images = np.random.RandomState(1).rand(2, 14 * 14).astype('float32')
+    (plain, x), (built, z) = lenet(T.nnet.relu), lenet(
+        GuidedBackprop(T.nnet.relu))
+    assert len(override_in(plain, GuidedBackprop)[1]) == 3
+    maps, expected, true = theano.function([x], [
+        gradmod.saliency_map(out, x, rule=rule)
+        for out, rule in [(plain, GuidedBackprop),
+                          (theano.clone(built, {z: x}), None), (plain, None)]],
+        mode='FAST_RUN')(images)
+    np.testing.assert_allclose(maps, expected, rtol=1e-5, atol=1e-7)
+    assert abs(maps).max() > .1 and abs(maps - true).max() > .1 * abs(true).max()
 
 
 # Loops

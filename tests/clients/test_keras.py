@@ -1,0 +1,422 @@
+"""Keras 2.3.1 on Theano: saliency of trained models. See the README here."""
+import os
+import subprocess
+import sys
+
+os.environ['KERAS_BACKEND'] = 'theano'  # read when Keras is imported
+import gradmod  # noqa: E402
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import theano  # noqa: E402
+import theano.tensor as T  # noqa: E402
+from keras import backend as K  # noqa: E402
+from keras.layers import (GRU, LSTM, Activation, BatchNormalization,  # noqa: E402
+                          Conv2D, Dense, Dropout, Flatten, Input, LeakyReLU,
+                          MaxPooling2D, PReLU, ReLU)
+from keras.models import Model, load_model  # noqa: E402
+
+from gradmod import DeconvNet, GuidedBackprop, ZeroBackprop  # noqa: E402
+from gradmod import override_in  # noqa: E402
+
+from .. import reference  # noqa: E402
+
+FEATURES, CLASSES, STEPS = 6, 3, 4
+RULES = [(GuidedBackprop, reference.guided), (DeconvNet, reference.deconv),
+         (ZeroBackprop, reference.zero)]
+TEST_PHASE = {K.learning_phase(): np.uint8(0)}
+
+
+@pytest.fixture(autouse=True)
+def quick():
+    """No C code, but where a test says so: most of the time goes there."""
+    np.random.seed(0)  # of Keras' initial weights, too
+    with theano.configparser.change_flags(mode='FAST_COMPILE'):
+        yield
+
+
+def data(*shape):
+    """Samples, and classes that a linear teacher gives to them."""
+    rng = np.random.RandomState(1)
+    x = rng.randn(300, *shape).astype('float32')
+    teacher = rng.randn(x[0].size, CLASSES)
+    return x, x.reshape(len(x), -1).dot(teacher).argmax(axis=1)
+
+
+def train(inputs, outputs, epochs=20):
+    model = Model(inputs, outputs)
+    model.compile(keras.optimizers.Adam(.02), 'sparse_categorical_crossentropy',
+                  metrics=['accuracy'])
+    x, y = data(*K.int_shape(inputs)[1:])
+    model.fit(x, y, batch_size=50, epochs=epochs, verbose=0)
+    assert model.evaluate(x, y, verbose=0)[1] > .85
+    return model, x[:20]
+
+
+def dense(block):
+    """A trained classifier with the hidden layers that `block` builds."""
+    x = Input((FEATURES,))
+    h = block(block(x, 8), 7)
+    return train(x, Dense(CLASSES, activation='softmax')(h))
+
+
+def by_name(h, units):
+    return Dense(units, activation='relu')(h)
+
+
+def by_layer(h, units):
+    return ReLU()(Dense(units)(h))
+
+
+def by_activation(h, units):
+    return Activation('relu')(Dense(units)(h))
+
+
+def normalized(h, units):
+    h = Activation('relu')(BatchNormalization()(Dense(units)(h)))
+    return Dropout(.2)(h)
+
+
+def linear_maps(model):
+    """The pairs (W, b) of an MLP, batch normalization taken into them."""
+    pairs = []
+    for layer in model.layers:
+        if isinstance(layer, Dense):
+            pairs.append(tuple(layer.get_weights()))
+        elif isinstance(layer, BatchNormalization):
+            gamma, beta, mean, variance = layer.get_weights()
+            scale = gamma / np.sqrt(variance + layer.epsilon)
+            W, b = pairs[-1]
+            pairs[-1] = W * scale, (b - mean) * scale + beta
+    return pairs
+
+
+def restated(model, x, rule):
+    """The map of each sample's maximal logit."""
+    weights = linear_maps(model)
+    _, logits = reference.mlp_forward(x, weights)
+    g = np.eye(CLASSES)[logits.argmax(axis=1)]
+    return reference.mlp_backward(x, weights, g, rule)
+
+
+def assert_close(a, b):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * abs(b).max())
+
+
+def differ(a, b):
+    return abs(a - b).max() > .1 * abs(b).max()
+
+
+# Models that know nothing of gradmod
+
+@pytest.mark.parametrize('block', [by_name, by_layer, by_activation, normalized])
+def test_trained_model(block):
+    model, x = dense(block)
+    before = model.predict(x)
+    for rule, numbers in RULES:
+        f = gradmod.compile_saliency_function(
+            model.output, rule, input_var=model.input, givens=TEST_PHASE)
+        expected = restated(model, x, numbers)
+        assert expected.any() == (rule is not ZeroBackprop)
+        assert_close(f(x), expected)
+    f = gradmod.compile_saliency_function(model.output, input_var=model.input,
+                                          givens=TEST_PHASE)
+    assert_close(f(x), restated(model, x, reference.plain))
+    np.testing.assert_array_equal(model.predict(x), before)
+
+
+@pytest.mark.parametrize('block', [by_name, by_layer, normalized])
+def test_override_in_then_gradients(block):
+    model, x = dense(block)
+    logits = model.output.owner.inputs[0]  # of Theano's softmax
+    guided, report = override_in(logits, GuidedBackprop)
+    assert [p.depth for p in report] == [0, 1]
+    classes = reference.mlp_forward(x, linear_maps(model))[1].argmax(axis=1)
+    score = guided[np.arange(len(x)), classes].sum()
+    expected = restated(model, x, reference.guided)
+    (by_keras,) = K.gradients(score, [model.input])
+    for gradient in by_keras, theano.grad(score, model.input):
+        f = K.function([model.input, K.learning_phase()], [guided, gradient])
+        value, map = f([x, 0])
+        assert_close(map, expected)
+        assert_close(value, reference.mlp_forward(x, linear_maps(model))[1])
+
+
+def test_saliency_map_takes_the_learning_phase_as_an_input():
+    model, x = dense(normalized)
+    map = gradmod.saliency_map(model.output, model.input, rule=GuidedBackprop)
+    f = K.function([model.input, K.learning_phase()], [map])
+    assert_close(f([x, 0])[0], restated(model, x, reference.guided))
+    assert differ(f([x, 1])[0], f([x, 0])[0])
+    with pytest.raises(theano.gof.fg.MissingInputError,
+                       match='keras_learning_phase'):
+        gradmod.compile_saliency_function(model.output, input_var=model.input)
+
+
+@pytest.mark.parametrize('method', ['smoothgrad', 'integrated_gradients'])
+def test_methods_in_a_loop(method):
+    model, x = dense(normalized)
+    weights = linear_maps(model)
+    f = gradmod.compile_saliency_function(
+        model.output, method=method, input_var=model.input, givens=TEST_PHASE)
+    maps = f(x)
+    np.testing.assert_array_equal(f(x), maps)  # dropout is off
+    if method == 'integrated_gradients':
+        value = reference.mlp_forward(x, weights)[1]
+        start = reference.mlp_forward(0 * x, weights)[1]
+        classes = value.argmax(axis=1)
+        sums = (value - start)[np.arange(len(x)), classes]
+        np.testing.assert_allclose(
+            maps.sum(axis=1) + f.completeness_error, sums, rtol=1e-3, atol=1e-3)
+        assert abs(f.completeness_error).max() < .05 * abs(sums).max()
+
+
+@pytest.mark.parametrize('static', [False, True])
+def test_loaded_from_a_file(static, tmp_path):
+    model, x = dense(normalized)
+    path = str(tmp_path / 'model.h5')
+    model.save(path)
+    expected = restated(model, x, reference.guided)
+    phase = K.learning_phase()
+    if static:  # then dropout and the statistics of the batch are not built
+        K.set_learning_phase(0)
+    try:
+        loaded = load_model(path)
+    finally:
+        K.theano_backend._LEARNING_PHASE = phase
+    f = gradmod.compile_saliency_function(
+        loaded.output, GuidedBackprop, input_var=loaded.input,
+        givens=None if static else TEST_PHASE)
+    assert_close(f(x), expected)
+
+
+# Loops
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def lstm_maps(layer, x, head, rule):
+    """The map of the maximal logit of an LSTM, its rectifiers under `rule`.
+
+    One sample and one step after the other, forward and back.
+    """
+    W, U, b = [w.astype('float64') for w in layer.get_weights()]
+    V, v = head.get_weights()
+    maps = np.zeros_like(x)
+    for n, sample in enumerate(x):
+        h, c, steps = np.zeros(len(U)), np.zeros(len(U)), []
+        for row in sample:
+            i, f, z, o = np.split(row.dot(W) + h.dot(U) + b, 4)
+            i, f, o = sigmoid(i), sigmoid(f), sigmoid(o)
+            old, c = c, f * c + i * reference.relu(z)
+            h = o * reference.relu(c)
+            steps.append((i, f, z, o, old, c))
+        dh, dc = V[:, (h.dot(V) + v).argmax()], np.zeros(len(U))
+        for t, (i, f, z, o, old, c) in reversed(list(enumerate(steps))):
+            dc = dc + reference.elementwise(rule, c, dh * o)
+            gates = np.concatenate([
+                dc * reference.relu(z) * i * (1 - i), dc * old * f * (1 - f),
+                reference.elementwise(rule, z, dc * i),
+                dh * reference.relu(c) * o * (1 - o)])
+            dc = dc * f
+            maps[n, t], dh = W.dot(gates), U.dot(gates)
+    return maps
+
+
+@pytest.mark.parametrize('implementation', [1, 2])
+@pytest.mark.parametrize('unroll', [False, True])
+def test_lstm(implementation, unroll):
+    x = Input((STEPS, FEATURES))
+    layer = LSTM(5, activation='relu', implementation=implementation,
+                 unroll=unroll)
+    head = Dense(CLASSES, activation='softmax')
+    model, x = train(x, head(layer(x)))
+    _, report = override_in(model.output, GuidedBackprop)
+    assert ([p.scans for p in report] ==
+            ([0] * 2 * STEPS if unroll else [1, 1]))
+    for rule, numbers in [(None, reference.plain)] + RULES[:2]:
+        f = gradmod.compile_saliency_function(model.output, rule,
+                                              input_var=model.input)
+        assert_close(f(x), lstm_maps(layer, x, head, numbers))
+
+
+def recurrent(layer, relu):
+    x = Input((STEPS, FEATURES))
+    h = layer(5, activation=relu, return_sequences=True)(x)
+    h = layer(5, activation=relu)(h)
+    return Model(x, Dense(CLASSES)(h))
+
+
+@pytest.mark.parametrize('layer', [LSTM, GRU])
+def test_equal_to_a_recurrent_model_built_with_the_rule(layer):
+    plain = recurrent(layer, 'relu')
+    built = recurrent(layer, GuidedBackprop(K.relu))
+    built.set_weights(plain.get_weights())
+    guided, report = override_in(plain.output, GuidedBackprop)
+    assert len(report) == (4 if layer is LSTM else 2)
+    x = data(STEPS, FEATURES)[0][:10]
+    maps = [K.function([v], K.gradients(K.sum(y), [v]))([x])[0]
+            for y, v in [(guided, plain.input), (built.output, built.input),
+                         (plain.output, plain.input)]]
+    assert_close(maps[0], maps[1])
+    assert differ(maps[0], maps[2])
+
+
+# Convolutions
+
+def convnet(relu):
+    x = Input((8, 8, 1))  # channels last, Keras' default
+    h = Conv2D(3, 3, padding='same', activation=relu)(x)
+    h = MaxPooling2D(2)(h)
+    h = Flatten()(Conv2D(4, 3, activation=relu)(h))
+    return Model(x, Dense(CLASSES, activation='softmax')(h))
+
+
+def test_equal_to_a_convnet_built_with_the_rule():
+    plain = convnet('relu')
+    built = convnet(GuidedBackprop(K.relu))
+    built.set_weights(plain.get_weights())
+    assert len(override_in(plain.output, GuidedBackprop)[1]) == 2
+    x = np.random.RandomState(1).rand(2, 8, 8, 1).astype('float32')
+    a, b, true = [
+        gradmod.compile_saliency_function(
+            model.output, rule, input_var=model.input, target=1,
+            mode='FAST_RUN')(x)  # convolutions have no other gradients
+        for model, rule in [(plain, GuidedBackprop), (built, None),
+                            (plain, None)]]
+    assert_close(a, b)
+    assert differ(a, true)
+
+
+# What Keras makes of a rectifier
+
+@pytest.mark.parametrize('layer, forms', [
+    (ReLU(), ['0.5 * (x + |x|)']),
+    (ReLU(max_value=6), ['0.5 * (x + |x|)']),
+    (ReLU(max_value=1e5), ['0.5 * (x + |x|)', 'clip(x, 0, big)'])])
+def test_forms(layer, forms):
+    x = Input((FEATURES,))
+    _, report = override_in(layer(x), GuidedBackprop)
+    assert [p.form for p in report] == forms
+
+
+@pytest.mark.parametrize('layer', [
+    ReLU(negative_slope=.1), ReLU(max_value=6, negative_slope=.1),
+    ReLU(threshold=1), LeakyReLU(.1), PReLU(), PReLU(shared_axes=[1])])
+def test_leaky_layers_are_no_rectifiers(layer):
+    y = layer(Input((4, FEATURES)))
+    with pytest.raises(ValueError, match='found none'):
+        override_in(y, GuidedBackprop)
+
+
+def test_a_leaky_layer_is_found_by_a_rule_around_it():
+    x = Input((FEATURES,))
+    y = LeakyReLU(.25)(Dense(4, activation='relu')(x))
+
+    def leaky(z):
+        return K.relu(z, alpha=.25)
+    new, report = override_in(y, gradmod.GuidedGradient(leaky))
+    assert [p.form for p in report] == ['leaky']
+    z = report[0].input
+    signs = np.float32([1, -1, 1, -1])
+    g = theano.function([z], theano.grad((new * signs).sum(), new.owner.inputs[0]))
+    values = np.float32([[1, 1, -1, -1], [2, 3, -4, 5]])
+    np.testing.assert_allclose(g(values), reference.elementwise(
+        reference.guided_leaky(.25), values, signs * np.ones_like(values)))
+
+
+# Models whose activations are rules from the start
+
+class Explained(GuidedBackprop):
+    """The true gradient to train with, that of guided backprop once `on`."""
+
+    def __init__(self, nonlinearity):
+        super().__init__(nonlinearity)
+        self.on = theano.shared(np.int8(0))
+
+    def grad(self, inputs, out_grads, outputs, true_grads):
+        (guided,) = super().grad(inputs, out_grads, outputs)
+        return (T.switch(self.on, guided, true_grads[0]),)
+
+
+def with_rule(rule):
+    x = Input((FEATURES,))
+    h = Dense(8, activation=rule)(x)
+    h = Activation(rule)(Dense(7)(h))
+    return x, Dense(CLASSES, activation='softmax')(h)
+
+
+def gradients(model):
+    """A function from a batch to its map, by Keras' own means."""
+    score = K.sum(K.max(model.output.owner.inputs[0], axis=1))
+    f = K.function([model.input], K.gradients(score, [model.input]))
+    return lambda x: f([x])[0]
+
+
+def test_rules_from_the_start():
+    rule = Explained(K.relu)
+    model, x = train(*with_rule(rule))
+    f = gradients(model)
+    assert_close(f(x), restated(model, x, reference.plain))
+    rule.on.set_value(1)
+    assert_close(f(x), restated(model, x, reference.guided))
+
+
+def test_training_uses_the_rule():
+    model = Model(*with_rule(GuidedBackprop(K.relu)))
+    model.compile(keras.optimizers.SGD(1), 'sparse_categorical_crossentropy')
+    x, y = data(FEATURES)
+    weights = [w.astype('float64') for w in model.get_weights()]
+    model.train_on_batch(x, y)
+    zs, logits = reference.mlp_forward(x, list(zip(weights[::2], weights[1::2])))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    g = (p - np.eye(CLASSES)[y]) / len(x)
+    g = reference.elementwise(reference.guided, zs[1], g.dot(weights[4].T))
+    g = reference.elementwise(reference.guided, zs[0], g.dot(weights[2].T))
+    np.testing.assert_allclose(model.get_weights()[0], weights[0] - x.T.dot(g),
+                               rtol=1e-4, atol=1e-5)
+    assert abs(x.T.dot(g)).max() > .01
+
+
+@pytest.mark.parametrize('wrap', ['function', 'name'])
+def test_saving_and_loading(wrap, tmp_path):
+    rule = Explained(K.relu)
+    if wrap == 'function':
+        def guided_relu(z):
+            return rule(z)
+    else:  # Keras saves the name of an activation
+        guided_relu = rule
+        rule.__name__ = 'guided_relu'
+    model, x = train(*with_rule(guided_relu))
+    path = str(tmp_path / 'model.h5')
+    model.save(path)
+    loaded = load_model(path, custom_objects={'guided_relu': guided_relu})
+    np.testing.assert_allclose(loaded.predict(x), model.predict(x), rtol=1e-5)
+    rule.on.set_value(1)
+    assert_close(gradients(loaded)(x), restated(model, x, reference.guided))
+    with pytest.raises(ValueError, match='guided_relu'):
+        load_model(path)
+
+
+# Installation
+
+@pytest.mark.parametrize('imports', ['import keras, gradmod',
+                                     'import gradmod, keras'])
+def test_order_of_imports(imports):
+    subprocess.run([sys.executable, '-c', imports + '''
+from keras import layers
+x = layers.Input((3,))
+y = layers.Dense(2, activation='relu')(x)
+assert len(gradmod.override_in(y, gradmod.GuidedBackprop)[1]) == 1
+'''], check=True)
+
+
+def test_a_model_is_not_taken_for_an_expression():
+    model = Model(*with_rule('relu'))
+    with pytest.raises(TypeError, match='expected a Theano variable.*got Model'):
+        override_in(model, GuidedBackprop)
+    with pytest.raises(TypeError, match='a Theano variable, got Model'):
+        gradmod.compile_saliency_function(model, GuidedBackprop,
+                                          input_var=model.input)
