@@ -61,10 +61,10 @@ class GuidedBackprop(ModifiedBackprop):
     [0. 0. 7.]
     """
 
-    def grad(self, inputs, out_grads, outputs):
-        (z,), (g,), (y,) = inputs, out_grads, outputs
-        if equal_computations([y], [T.nnet.relu(z)]):
-            z = y  # as positive as z, which then need not be kept in memory
+    def grad(self, inputs, out_grads, outputs=None):
+        (z,), (g,) = inputs, out_grads
+        if outputs and equal_computations(outputs, [T.nnet.relu(z)]):
+            (z,) = outputs  # as positive as z, which need not be kept then
         return (guided_rectifier(z, g),)
 
 

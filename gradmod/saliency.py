@@ -638,7 +638,7 @@ def saliency_map(output, input_var=None, target=None, method='gradient',
 @change_flags(compute_test_value='off')  # the input for classes has none
 def compile_saliency_function(network, rule=None, target=None,
                               method='gradient', input_var=None, logits=True,
-                              mode=None, **options):
+                              mode=None, givens=None, **options):
     """Compile a function from images to their saliency maps.
 
     One function does for all images and all classes.
@@ -656,6 +656,10 @@ def compile_saliency_function(network, rule=None, target=None,
         'all' and for a function, calls give none.
     mode : optional
         Theano's compilation mode.
+    givens : dict, optional
+        As for ``theano.function``: from other inputs that the output depends
+        on to their values, such as ``{K.learning_phase(): numpy.uint8(0)}``
+        for a Keras model with dropout or batch normalization.
 
     Returns
     -------
@@ -667,7 +671,7 @@ def compile_saliency_function(network, rule=None, target=None,
     TypeError, ValueError
         As for `saliency_map`.
     theano.gof.fg.MissingInputError
-        If the output depends on another input besides.
+        If the output depends on another input besides, not in `givens`.
 
     See Also
     --------
@@ -730,7 +734,8 @@ def compile_saliency_function(network, rule=None, target=None,
         outputs.append(result.tag.completeness_error)
     # Under ZeroBackprop a map depends on neither of the two.
     function = theano.function([net.x] + ([] if given is None else [given]),
-                               outputs, mode=mode, on_unused_input='ignore')
+                               outputs, mode=mode, givens=givens,
+                               on_unused_input='ignore')
     description = method if isinstance(method, str) else _name(method)
     if rule is not None:
         description += ' under ' + _name(rule)
@@ -745,7 +750,8 @@ class SaliencyFunction(object):
     What `compile_saliency_function` returns. It takes and returns numpy
     arrays. It has the network's own weights: new values of those count, without
     compiling again. It pickles, with a copy of the weights; another process
-    compiles it when it loads it.
+    compiles it when it loads it. To pickle that of a deep network takes a deep
+    recursion: call ``sys.setrecursionlimit(10000)`` before.
 
     Attributes
     ----------
@@ -916,7 +922,7 @@ class SaliencyFunction(object):
                             (self, dtype, out.dtype))
 
     def _compute(self, images, start, *classes):
-        images = np.asarray(images, self.dtype)
+        images = np.require(images, self.dtype, 'A')  # C code needs aligned
         n = len(images)
         if not np.isfinite(images).all():
             finite = np.isfinite(images).reshape(n, -1).all(axis=1)

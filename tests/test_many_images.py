@@ -1,13 +1,11 @@
 """examples/many_images.py, with workers that are killed for real."""
 import json
-import operator
 import os
 import pickle
 import re
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import distributed
 import numpy as np
@@ -243,14 +241,6 @@ def test_wrong_arguments(files, tmp_path, monkeypatch, capsys, options,
     assert caught.value.code != 0
     assert re.search(message, str(caught.value) + capsys.readouterr().err)
     assert not (tmp_path / 'maps.npy').exists()
-
-
-def test_images_out_of_a_message_are_aligned(monkeypatch):
-    monkeypatch.setattr(many_images, 'get_worker', lambda: SimpleNamespace())
-    images = np.frombuffer(bytes(bytearray(33)), 'float32', 8, offset=1)
-    assert not images.flags.aligned
-    aligned = pickle.dumps(operator.attrgetter('flags.aligned'))
-    assert many_images.compute(aligned, images)
 
 
 def test_ranges():

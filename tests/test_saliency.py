@@ -11,6 +11,7 @@ from lasagne.layers import (ConcatLayer, Conv2DLayer, DenseLayer, InputLayer,
                             Layer, NonlinearityLayer)
 from lasagne.nonlinearities import rectify, softmax
 from theano.configparser import change_flags
+from theano.ifelse import ifelse
 
 import gradmod
 from gradmod import GuidedBackprop, ZeroBackprop, saliency
@@ -700,6 +701,29 @@ def test_several_inputs():
     np.testing.assert_allclose(f(X, X[:, :2]), [W[4:, 1]] * 5)
     with pytest.raises(theano.gof.fg.MissingInputError):
         compiled(net, input_var=b.input_var)
+    f = compiled(net, input_var=b.input_var, givens={a.input_var: X})
+    np.testing.assert_allclose(f(X[:, :2], 1), [W[4:, 1]] * 5)
+
+
+def test_givens_reach_what_the_random_numbers_need(weights):
+    # Keras' way: one graph for training and test, and a variable that says
+    # which; the update of the random numbers has it in its graph, too.
+    x, training = T.dmatrix('x'), T.bscalar('training')
+    stream = T.shared_randomstreams.RandomStreams(0)
+    (A, a), (B, b), (C, c) = weights
+    h = T.nnet.relu(T.dot(x, A) + a)
+    h = ifelse(training, 2 * h, h)
+    h = ifelse(training, h * stream.uniform(h.shape), h)
+    h = T.dot(T.nnet.relu(T.dot(h, B) + b), C) + c
+    lazy = theano.Mode(theano.gof.vm.VM_Linker(c_thunks=False, use_cloop=False),
+                       'fast_compile')
+    for rule, numbers in RULES.items():
+        f = compile_saliency_function(
+            T.nnet.softmax(h), rule, input_var=x, mode=lazy,
+            givens={training: np.int8(0)})
+        g = np.eye(CLASSES)[LABELS]
+        np.testing.assert_allclose(f(X, LABELS), reference.mlp_backward(
+            X, weights, g, numbers))
 
 
 def test_wrong_networks(net):
@@ -997,3 +1021,12 @@ def test_lasagne_and_tqdm_are_not_imported():
 def test_a_map_that_depends_on_no_input(net):
     np.testing.assert_array_equal(compiled(net, ZeroBackprop)(X), 0 * X)
     np.testing.assert_array_equal(compiled(net, ZeroBackprop)(X, 1), 0 * X)
+
+
+def test_images_that_are_not_aligned():
+    x = T.dmatrix('x')
+    f = gradmod.compile_saliency_function(x ** 2, input_var=x)  # in C
+    raw = np.zeros(8 * 6 + 1, 'uint8')[1:].view('float64').reshape(3, 2)
+    assert not raw.flags.aligned
+    raw[...] = [[1, 2], [4, 3], [0, 5]]
+    np.testing.assert_array_equal(f(raw), [[0, 4], [8, 0], [0, 10]])
