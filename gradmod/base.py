@@ -261,6 +261,11 @@ class ModifiedBackprop(_Overridden):
             dtype is cast to that of z. A list, a bare variable and a numpy
             array are taken as well; a number fills the shape of z. None in
             the place of the variable means the true gradient.
+
+        Notes
+        -----
+        A rule that extends another one's `grad` passes on the parameters that
+        that one has.
         """
         raise NotImplementedError(
             '%s does not say what gradient to use: define '
@@ -293,6 +298,10 @@ class ModifiedBackprop(_Overridden):
         ValueError
             If the nonlinearity or `grad` draws random numbers.
         """
+        if 'ops' not in vars(self):
+            raise TypeError('%s.__init__: expected it to call '
+                            'super().__init__(nonlinearity), which it does not'
+                            % type(self).__name__)
         return super().__call__(x)
 
 

@@ -248,10 +248,10 @@ def set_downsample():
 def runs_as_program():
     """Whether ``python -m gradmod`` is what imports gradmod."""
     frame = sys._getframe()
-    while frame.f_globals.get('__name__', '').split('.')[0] in (
+    while frame and frame.f_globals.get('__name__', '').split('.')[0] in (
             'gradmod', 'importlib', '_frozen_importlib'):
         frame = frame.f_back
-    return frame.f_globals.get('__name__') == 'runpy'
+    return bool(frame) and frame.f_globals.get('__name__') == 'runpy'
 
 
 try:

@@ -107,10 +107,11 @@ def override_in(outputs, rule, match=None, select=None):
     is found, so values never change. Places inside ``theano.scan`` are
     found too. What already carries an override is left alone.
 
-    A rectifier that is half of a leaky one is none: that of Keras, ``relu(x) -
-    a * relu(-x)``, its PReLU, ``relu(x) + a * (x - abs(x)) * .5``, and
-    ``relu(x) + a * minimum(x, 0)``. A rule around the whole of it, or a `match`
-    with a parameter `node`, finds what it is for all the same.
+    Among `RECTIFIERS`, one that is half of a leaky one does not count: in
+    Keras's ``relu(x) - a * relu(-x)``, in its PReLU, ``relu(x) + a * (x -
+    abs(x)) * .5``, and in ``relu(x) + a * minimum(x, 0)``, with factors on
+    either side. A rule around the whole leaky function finds that one, and a
+    rule around the rectifier itself, ``GuidedBackprop(relu)``, its halves.
 
     A gradient is recognised by the terms that the derivative of the
     nonlinearity leaves behind. That fails where the nonlinearity is so simple
@@ -288,11 +289,12 @@ class _Matcher(object):
                 if pattern:
                     self._patterns.setdefault(pattern.y.owner.op, []).append(
                         pattern)
-        self._halves = set(self._find_halves(outputs))
+        self.halves = (self._find_halves(outputs) if forms is RECTIFIERS
+                       else set())
 
     def match(self, v):
         """The form of `v`, its input and what else it refers to; or None."""
-        match = None if v in self._halves else self._match_pattern(v)
+        match = None if v in self.halves else self._match_pattern(v)
         if match:
             return match
         for form, predicate in self._predicates:
@@ -311,32 +313,28 @@ class _Matcher(object):
                     return form, bound[x], captured
 
     def _find_halves(self, outputs):
-        """Yield the two halves of leaky rectifiers, which match no pattern."""
+        """The halves of leaky rectifiers, where they are used as nothing else."""
+        clients, uses = {}, {}
         for node in _nodes(outputs):
-            if _scalar_op(node.outputs[0]) in (scalar.add, scalar.sub):
-                for v, other in itertools.permutations(node.inputs, 2):
+            for v in node.inputs:
+                clients.setdefault(v, set()).add(node)
+            if _scalar_op(node.outputs[0]) not in (scalar.add, scalar.sub):
+                continue
+            positive, negative = [], {}
+            for i, term in enumerate(node.inputs):
+                for v, client in _factors(term, node):
                     match = self._match_pattern(v)
-                    if not match and _scalar_op(v) == scalar.clip:
-                        v = v.owner.inputs[0]  # Keras' max_value
-                        match = self._match_pattern(v)
-                    for factor in _factors(other) if match else ():
-                        if self._is_negative_part(factor, match[1]):
-                            yield v
-                            yield factor
-
-    def _is_negative_part(self, v, x):
-        """Whether `v` is relu(-x), x - |x| or minimum(x, 0)."""
-        match = self._match_pattern(v)
-        if match:
-            return (_scalar_op(match[1]) == scalar.neg
-                    and match[1].owner.inputs[0] is x)
-        if _scalar_op(v) == scalar.sub:
-            first, second = v.owner.inputs
-            return (first is x and _scalar_op(second) == scalar.abs_
-                    and second.owner.inputs[0] is x)
-        return (_scalar_op(v) == scalar.minimum and x in v.owner.inputs
-                and any(_same_constant(0, _constant(i))
-                        for i in v.owner.inputs))
+                    if match:
+                        positive.append((match[1], i, v, client))
+                    negative.setdefault(_negative_part_of(v, match), []).append(
+                        (i, v, client))
+            for x, i, v, client in positive:
+                for j, w, other in negative.get(x, ()):
+                    if i != j:
+                        uses.setdefault(v, set()).add(client)
+                        uses.setdefault(w, set()).add(other)
+        return set(v for v in uses
+                   if clients[v] <= uses[v] and v not in outputs)
 
     def find_gradient(self, outputs, places):
         """What looks like a term of a gradient through one of `places`.
@@ -365,13 +363,35 @@ def _scalar_op(v):
     return getattr(v.owner and v.owner.op, 'scalar_op', None)
 
 
-def _factors(v):
-    """`v` and what it is a product of."""
-    yield v
-    if _scalar_op(v) == scalar.mul:
-        for i in v.owner.inputs:
-            for factor in _factors(i):
-                yield factor
+def _factors(v, client):
+    """`v` and what it is a product of, or a bounded one; each with its client."""
+    seen, stack = set(), [(v, client)]
+    while stack:
+        v, client = stack.pop()
+        if v in seen:
+            continue
+        seen.add(v)
+        yield v, client
+        op = _scalar_op(v)
+        if op == scalar.mul:
+            stack.extend((i, v.owner) for i in v.owner.inputs)
+        elif op in (scalar.neg, scalar.true_div, scalar.clip):
+            stack.append((v.owner.inputs[0], v.owner))
+
+
+def _negative_part_of(v, match):
+    """x, if `v` is relu(-x), where relu(-x) has a match, x - |x| or min(x, 0)."""
+    op = _scalar_op(v)
+    if match and _scalar_op(match[1]) == scalar.neg:
+        return match[1].owner.inputs[0]
+    if op == scalar.sub:
+        x, absolute = v.owner.inputs
+        if _scalar_op(absolute) == scalar.abs_ and absolute.owner.inputs[0] is x:
+            return x
+    if op == scalar.minimum:
+        for x, zero in itertools.permutations(v.owner.inputs, 2):
+            if _same_constant(0, _constant(zero)):
+                return x
 
 
 def _parameters(function):
@@ -459,8 +479,12 @@ def _what_is_there(outputs, found):
             '%d times %s' % (n, form) for form, n in forms.items())
     ops = Counter(str(node.op) for node in nodes
                   if isinstance(node.op, (T.Elemwise, GradientOverrideOp)))
-    return 'none, among %d nodes; elementwise: %s' % (len(nodes), ', '.join(
-        '%d times %s' % (n, op) for op, n in ops.most_common(8)) or 'none')
+    halves = others.halves and (
+        '; %d halves of leaky rectifiers, which are left alone: put the rule '
+        'around the whole function' % len(others.halves))
+    return 'none, among %d nodes; elementwise: %s%s' % (
+        len(nodes), ', '.join('%d times %s' % (n, op) for op, n
+                              in ops.most_common(8)) or 'none', halves or '')
 
 
 # Rebuilding

@@ -458,6 +458,8 @@ def _reason(place):
     if place.is_rectifier:
         return NOT_SELECTED
     f = place.nonlinearity
+    if _label(f) == 'softmax':
+        return 'no rectifier; take the gradient of the logits before it'
     if _from_library(f) and not RECTIFYING.search(_label(f)):
         return 'no rectifier'
     return NOT_KNOWN

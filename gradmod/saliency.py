@@ -5,6 +5,7 @@ input x. In the formulas S(x) is the score of one sample x, by default the
 logit of its maximal class, and dS/dx is the gradient that Theano computes: the
 true one, or that of the rule which the network is under.
 """
+import inspect
 import numbers
 from contextlib import ExitStack
 
@@ -351,6 +352,19 @@ def _check_source(caller, name, source, output):
                                 'from', source))
 
 
+def _check_options(caller, method, options):
+    try:
+        signature = inspect.signature(method)
+    except ValueError:  # something built in
+        return
+    try:
+        signature.bind(None, None, **options)
+    except TypeError as error:
+        raise TypeError('%s: expected the options of the method %s%s, got %s: %s'
+                        % (caller, _name(method), signature,
+                           ', '.join(options) or 'none', error)) from None
+
+
 def _is_float_tensor(v):
     return (isinstance(v, theano.Variable) and hasattr(v, 'ndim')
             and v.dtype in T.float_dtypes)
@@ -440,8 +454,9 @@ class _Network(object):
         else:
             self._open(caller, network, x, layers)
         if not (_is_float_tensor(self.x) and self.x.ndim > 1):
-            raise TypeError(_wrong(caller, 'input_var to be a variable of a float '
-                                   'dtype and two dimensions or more', self.x))
+            raise TypeError(_wrong(caller, 'input_var (which an expression needs) '
+                                   'to be a variable of a float dtype and two '
+                                   'dimensions or more', self.x))
 
     def _open(self, caller, network, x, layers):
         from lasagne.layers import (InputLayer, Layer, get_all_layers,
@@ -487,6 +502,7 @@ def _saliency(caller, network, rule, target, method, logits, options,
             caller, 'method to be a function or one of %s (guided '
             'backpropagation and DeconvNet are rules for these: rule='
             'gradmod.GuidedBackprop)' % ', '.join(sorted(METHODS)), method))
+    _check_options(caller, method, options)
     output, *layer = network.build(rule)
     _check_source(caller, 'input_var', network.x, output)
     if layer:

@@ -22,7 +22,8 @@ from .saliency import _wrong, compile_saliency_function
 
 # Lasagne, scipy, scikit-image and matplotlib are imported inside of functions.
 
-COMPILATION = 'input_var', 'logits', 'mode', 'givens'  # options that are not a method's
+# The options that are not a method's.
+COMPILATION = 'input_var', 'logits', 'mode', 'givens'
 
 
 def permute(value, rng):
@@ -406,7 +407,9 @@ def randomization_test(network, images, rule=None, target=None,
         classes = _classes(caller, 'target', target, logits)
 
     def explain(classes):
-        return f(images, classes, batch_size)
+        maps = f(images, classes, batch_size)
+        maps.flags.writeable = False  # a measure has no business to
+        return maps
     maps = explain(classes)
     if logits is not None and logits.shape[1] > 1:
         others = _classes(caller, 'other', None, logits, classes)

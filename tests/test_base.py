@@ -674,6 +674,25 @@ def test_true_gradients_on_request():
                                   np.clip(W, -1, 1) * (Z > 0))
 
 
+def test_a_rule_that_extends_another():
+    class Half(GuidedBackprop):
+        def grad(self, inputs, out_grads):
+            (g,) = super().grad(inputs, out_grads)
+            return (g / 2,)
+    np.testing.assert_array_equal(
+        saliency(Half(relu))(Z, W),
+        reference.elementwise(reference.guided, Z, W) / 2)
+
+
+def test_init_without_that_of_the_base():
+    class Scaled(ModifiedBackprop):
+        def __init__(self, factor):
+            self.factor = factor
+    with pytest.raises(TypeError, match=r'Scaled.__init__: expected it to call '
+                       r'super\(\).__init__'):
+        Scaled(2)(T.fvector())
+
+
 def test_outputs_on_request():
     x, y = T.fmatrices('xy')
     times = gradmod.override_gradient(

@@ -111,6 +111,43 @@ def test_half_of_a_leaky_rectifier_is_none(write, form):
         assert [(p.input, p.depth) for p in report] == [(x, 0)]
 
 
+@pytest.mark.parametrize('write', [
+    lambda f, x: 2 * f(x) - .1 * f(-x), lambda f, x: f(x) - .1 * f(-x) / 2,
+    lambda f, x: f(x) + -(.1 * f(-x))])
+def test_halves_with_other_factors(write):
+    with pytest.raises(ValueError, match='; 2 halves of leaky rectifiers'):
+        override_in(write(T.nnet.relu, T.fmatrix('x')), GuidedBackprop)
+
+
+def test_a_half_that_is_used_by_itself_counts():
+    x = T.fmatrix('x')
+    h = T.nnet.relu(x)
+    _, report = override_in([h - .1 * T.nnet.relu(-x), T.dot(h, Z.T)],
+                            GuidedBackprop)
+    assert [place.output for place in report] == [h]
+    _, report = override_in([h - .1 * T.nnet.relu(-x), h], GuidedBackprop)
+    assert [place.output for place in report] == [h]
+
+
+def test_halves_count_where_they_are_asked_for():
+    x = T.fmatrix('x')
+    for f in T.tanh, T.exp, T.nnet.relu:
+        _, report = override_in(f(x) - .5 * f(-x), gradmod.BackpropThrough(f))
+        assert len(report) == 2
+
+
+def test_large_products_and_sums_take_no_time():
+    x, y = T.fmatrices('xy')
+    product = y
+    for _ in range(40):
+        product = product * product
+    for _ in range(1200):
+        product = product * 2
+    terms = [T.nnet.relu(x + i) for i in range(100)]
+    _, report = override_in(T.add(product, *terms), GuidedBackprop)
+    assert len(report) == 100
+
+
 def test_a_leaky_rectifier_of_two_halves_under_a_rule():
     def leaky(z):
         return T.maximum(z, 0) - np.float32(.25) * T.maximum(-z, 0)

@@ -78,6 +78,14 @@ def snapshot(folder):
 
 # The doctor on a healthy installation
 
+@pytest.mark.parametrize('flags', ['compute_test_value=raise',
+                                   'profile=True,profiling.destination=stdout'])
+def test_settings_that_do_no_harm(environment, flags):
+    report = json.loads(environment('-m', 'gradmod', '--json', flags=QUICK + ',' +
+                                    flags).split('\nFunction profiling')[0])
+    assert environment.status == 0 and report['ok'], report
+
+
 def test_healthy(environment, capsys):
     report = json.loads(environment('-m', 'gradmod', '--json', flags=CACHE))
     assert environment.status == 0

@@ -665,7 +665,7 @@ def test_report():
         '1                            nonlinearity  leaky_rectify  ' + one,
         '2                            nonlinearity  <lambda>       ' + one,
         '3                            nonlinearity  softmax        '
-        + alone + 'no rectifier',
+        + alone + 'no rectifier; take the gradient of the logits before it',
         '4                            nonlinearity  LeakyRectify   ' + one,
         '5                            nonlinearity  relu           '
         'GuidedBackprop(relu)',

@@ -1030,3 +1030,12 @@ def test_images_that_are_not_aligned():
     assert not raw.flags.aligned
     raw[...] = [[1, 2], [4, 3], [0, 5]]
     np.testing.assert_array_equal(f(raw), [[0, 4], [8, 0], [0, 10]])
+
+
+@pytest.mark.parametrize('method, options, says', [
+    ('gradcam', {}, r'method gradcam\(score, x, layer\), got none: missing'),
+    ('gradient', {'select': 'h'}, r'gradient\(score, x\), got select: .*select'),
+    (lambda score, x, k: x, {'n': 1}, r'<lambda>\(score, x, k\), got n')])
+def test_options_that_a_method_does_not_take(net, method, options, says):
+    with pytest.raises(TypeError, match=says):
+        compiled(net, method=method, **options)

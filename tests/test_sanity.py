@@ -659,3 +659,11 @@ def test_imports_nothing_that_it_may_not_need():
     out = subprocess.check_output([sys.executable, '-c', code],
                                   universal_newlines=True)
     assert out.strip() == '[]'
+
+
+def test_a_measure_cannot_change_the_maps(net):
+    def sorting(maps, others):
+        maps.sort()
+        return np.zeros(len(maps))
+    with pytest.raises(ValueError, match='read-only'):
+        run(net, X, measures=[sorting])
