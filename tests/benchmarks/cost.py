@@ -363,7 +363,7 @@ def plot(results, path):
     """Compile time over depth, both logarithmic."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(7, 3.2))
+    figure = Figure(figsize=(8, 3.2))
     FigureCanvasAgg(figure)
     for i, (kind, title) in enumerate([
             ('mlp', 'MLP: layers'), ('resnet', 'ResNet: blocks a stage')]):
@@ -376,11 +376,16 @@ def plot(results, path):
                       and f[way]['compile']]
             if points:
                 axes.plot(*zip(*sorted(points)), marker='o', ms=4, label=way)
+        depths = sorted(set(int(network.split('-')[1]) for network in results
+                            if network.startswith(kind)))
         axes.set_xscale('log')
         axes.set_yscale('log')
+        axes.set_xticks(depths)
+        axes.set_xticklabels(depths)
+        axes.minorticks_off()
         axes.set_xlabel(title)
         axes.set_ylabel('compile time (s)')
-        axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, .5))
     figure.tight_layout()
     figure.savefig(path, dpi=150)
 
