@@ -277,6 +277,7 @@ class _Matcher(object):
         self.wanted = ' or '.join(forms) if len(forms) < 4 else (
             'a form of rectifier (%s, ...)' % ', '.join(list(forms)[:3]))
         self._predicates, self._patterns = [], {}  # these by their root's op
+        self._matches = {}  # by variable
         types = OrderedDict.fromkeys(
             v.type for node in _nodes(outputs) for v in node.inputs
             if getattr(v, 'dtype', None) in T.float_dtypes)
@@ -306,11 +307,16 @@ class _Matcher(object):
                 return form, v.owner.inputs[0], v.owner.inputs[1:]
 
     def _match_pattern(self, v):
+        if v not in self._matches:
+            self._matches[v] = next(self._pattern_matches(v), None)
+        return self._matches[v]
+
+    def _pattern_matches(self, v):
         op = v.owner and v.owner.op
         for form, x, y, captured in self._patterns.get(op, ()):
             for bound in _unify([y], [v], {}, {x}):
                 if x in bound:
-                    return form, bound[x], captured
+                    yield form, bound[x], captured
 
     def _find_halves(self, outputs):
         """The halves of leaky rectifiers, where they are used as nothing else."""
