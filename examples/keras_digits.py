@@ -19,28 +19,17 @@ import numpy as np  # noqa: E402
 
 from common import MISSING, METHODS, draw, integer, picture  # noqa: E402
 from common import print_statistics  # noqa: E402
+from digits import ENOUGH, load_data  # noqa: E402
 try:
     import keras
     from keras import backend as K
     from keras.layers import (Activation, BatchNormalization, Conv2D, Dense,
                               Dropout, Flatten, Input, MaxPooling2D, ReLU)
-    from sklearn.datasets import load_digits
 except ImportError as error:
     sys.exit(MISSING % error + ' and: pip install -r '
              'tests/clients/requirements-keras.txt, on Python 3.8')
 
-ENOUGH = 0.97  # test accuracy, below which the maps would mean little
 RULES = ['gradient', 'guided', 'deconvnet', 'integrated']
-
-
-def load_data():
-    """Shuffle scikit-learn's digits, and hold a quarter of them out."""
-    digits = load_digits()
-    order = np.random.permutation(len(digits.target))
-    images = digits.images[order, :, :, np.newaxis].astype('float32') / 16
-    classes = digits.target[order]
-    n = len(order) // 4
-    return images[n:], classes[n:], images[:n], classes[:n]
 
 
 def build_model():
@@ -74,7 +63,9 @@ def main():
     args = parser.parse_args()
 
     np.random.seed(args.seed)
-    images, classes, test_images, test_classes = load_data()
+    images, classes, test_images, test_classes = load_data(np.random)
+    images, test_images = (v.transpose(0, 2, 3, 1)  # the channel comes last
+                           for v in (images, test_images))
     model = build_model()
     model.compile('adam', 'sparse_categorical_crossentropy')
     model.fit(images, classes, epochs=args.epochs, verbose=2)
