@@ -12,7 +12,7 @@ from theano.tensor.opt import Assert
 from theano.tensor.var import _tensor_py_operators  # on host or device
 
 from .device import is_transfer, move_to_device
-from .op import GradientOverrideOp, conform, true_gradients
+from .op import GradientOverrideOp, conform, true_gradients, walk
 
 
 def _describe(value):
@@ -31,17 +31,12 @@ def _name(function):
 
 def _surely_of_shape(variables, v):
     """Whether `v` is made from one of `variables` by elementwise ops alone."""
-    seen, stack = set(), [v]
-    while stack:
-        v = stack.pop()
-        if v in variables:
-            return True
+    def parents(v):
         op = v.owner and v.owner.op
-        if v not in seen and (isinstance(op, (T.Elemwise, Print))
-                              or is_transfer(op)):
-            seen.add(v)
-            stack.extend(v.owner.inputs)
-    return False
+        elementwise = isinstance(op, (T.Elemwise, Print)) or is_transfer(op)
+        return v.owner.inputs if elementwise else []
+
+    return any(above in variables for above in walk([v], parents))
 
 
 class _Overridden(object):

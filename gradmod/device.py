@@ -1,9 +1,10 @@
 """Moving values to the GPU that Theano computes on."""
 import sys
-from collections import deque
 
 import theano
 import theano.tensor as T
+
+from .op import walk
 
 
 def move_to_device(x):
@@ -76,16 +77,10 @@ def _to_gpuarray(x, gpuarray):
 
 def _contexts_above(x):
     """The context of the nearest GPU value above `x`, in a list, or none."""
-    queue, seen = deque([x]), {x}
-    while queue:
-        v = queue.popleft()
+    for v in walk([x], lambda v: v.owner.inputs if v.owner else []):
         for pin in 'target', 'context_name':  # Theano reads both
             if hasattr(v.tag, pin):
                 return [getattr(v.tag, pin)]
         if getattr(v.type, 'context_name', 'cpu') != 'cpu':
             return [v.type.context_name]
-        for i in v.owner.inputs if v.owner else ():
-            if i not in seen:
-                seen.add(i)
-                queue.append(i)
     return []

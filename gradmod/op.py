@@ -1,4 +1,6 @@
 """The op that carries a gradient override through a Theano graph."""
+from collections import deque
+
 import theano
 import theano.scalar as scalar
 import theano.tensor as T
@@ -10,6 +12,17 @@ from theano.compile.ops import Shape, Shape_i
 from theano.gof.null_type import NullType
 from theano.gradient import DisconnectedType
 from theano.tensor.opt import Assert
+
+
+def walk(variables, parents):
+    """Yield `variables` and what `parents` says is above each, nearest first."""
+    queue, seen = deque(variables), set()
+    while queue:
+        variable = queue.popleft()
+        if variable not in seen:
+            seen.add(variable)
+            yield variable
+            queue.extend(parents(variable))
 
 
 def copy_node(node, inputs):
@@ -101,18 +114,15 @@ def captured_variables(stand_ins, outputs):
     variable, or whatever else a closure refers to), in a fixed order, so that
     a gradient with respect to a captured intermediate value stays right.
     """
-    made_inside = _made_since(stand_ins[0])
-    captured, seen, stack = [], set(stand_ins), list(reversed(outputs))
-    while stack:
-        variable = stack.pop()
-        if variable in seen or isinstance(variable, gof.Constant):
-            continue
-        seen.add(variable)
-        if variable.owner is None or not made_inside(variable):
-            captured.append(variable)
-        else:
-            stack.extend(reversed(variable.owner.inputs))
-    return captured
+    made_since = _made_since(stand_ins[0])
+
+    def made_inside(v):
+        return v.owner and made_since(v)
+
+    return [v for v in walk(
+                outputs, lambda v: v.owner.inputs if made_inside(v) else [])
+            if not (made_inside(v) or v in stand_ins
+                    or isinstance(v, gof.Constant))]
 
 
 def true_gradients(output, wrt, output_grad, disconnected):
@@ -126,17 +136,14 @@ def true_gradients(output, wrt, output_grad, disconnected):
 
 def _depends(variable, on):
     """Whether the values, not only the shape, of `variable` depend on `on`."""
-    seen, stack = set(), [variable]
-    while stack:
-        variable = stack.pop()
-        if variable is on:
-            return True
-        node = variable.owner
-        if node and node not in seen and not isinstance(node.op, (Shape, Shape_i)):
-            seen.add(node)
-            fill = isinstance(getattr(node.op, 'scalar_op', None), scalar.Second)
-            stack.extend(node.inputs[1:] if fill else node.inputs)
-    return False
+    def parents(variable):
+        op = variable.owner and variable.owner.op
+        if op is None or isinstance(op, (Shape, Shape_i)):
+            return []
+        fill = isinstance(getattr(op, 'scalar_op', None), scalar.Second)
+        return variable.owner.inputs[1 if fill else 0:]
+
+    return on in walk([variable], parents)
 
 
 class GradientOverrideOp(OpFromGraph):
