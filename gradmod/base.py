@@ -134,10 +134,9 @@ class _Overridden(object):
                             'which has no gradient, got %s' %
                             (self, x.dtype, _describe(result)))
         if (isinstance(result, (numbers.Number, np.ndarray))
-                and np.ndim(result) == 0):
-            result = T.fill(x, np.asarray(result))
-        elif isinstance(result, np.ndarray):
-            result = T.constant(result)
+                and np.asarray(result).dtype.kind in 'biuf'):
+            result = (T.constant(result) if np.ndim(result)
+                      else T.fill(x, np.asarray(result)))
         if not (isinstance(result, _tensor_py_operators)
                 and result.ndim == x.ndim
                 and result.dtype not in T.complex_dtypes):

@@ -2,14 +2,18 @@
 
 In the formulas z is the input of the nonlinearity f, g the gradient of the
 cost with respect to f(z), and [c] is 1 where c holds and 0 elsewhere.
+
+A parameter is a number, an array or a Theano variable. Whatever else it is, a
+TypeError says so when the rule is first applied.
 """
 import numpy as np
 import theano
 import theano.tensor as T
 from theano.printing import Print
 from theano.scan_module.scan_utils import equal_computations
+from theano.tensor.var import _tensor_py_operators  # on host or device
 
-from .base import ModifiedBackprop
+from .base import ModifiedBackprop, _describe
 from .rectifiers import guided_rectifier, rectifier
 
 
@@ -153,14 +157,18 @@ def identity(x):
     return x
 
 
-def _like(value, g):
-    """A rule's parameter (a number or a variable) in the dtype of `g`."""
-    if not isinstance(value, theano.Variable):  # which Theano makes float32
-        value = np.asarray(value, g.dtype)
+def _like(g, rule, name):
+    """A rule's parameter (numbers or a variable) in the dtype of `g`."""
+    value = given = getattr(rule, name)
+    if not isinstance(given, _tensor_py_operators):
+        value = np.asarray(given)
+    if np.dtype(value.dtype).kind not in 'biuf':
+        raise TypeError('%r: expected %s to be a real number, array or tensor '
+                        'variable, got %s' % (rule, name, _describe(given)))
+    if isinstance(value, np.ndarray):  # no float64 beside a float32 gradient
+        value = value.astype(g.dtype)
     return T.cast(value, g.dtype)
 
-
-# Pictures
 
 class GuidedGradient(ModifiedBackprop):
     """Guided backpropagation for any nonlinearity: f'(z) g [g > 0].
@@ -300,12 +308,16 @@ class RectGrad(ModifiedBackprop):
     def grad(self, inputs, out_grads, outputs):
         (g,), (y,) = out_grads, outputs
         contribution = y * g
-        threshold = _like(self.threshold, g)
+        threshold = _like(g, self, 'threshold')
         if self.quantile is not None:
             rows = contribution.flatten(2) if g.ndim > 1 else (
                 contribution.dimshuffle('x', *range(g.ndim)).flatten(2))
             n = rows.shape[1]
-            position = T.ceil(_like(self.quantile, g) * n).astype('int64') - 1
+            quantile = _like(g, self, 'quantile')
+            if quantile.ndim:
+                raise TypeError('%r: expected quantile to be a single number, '
+                                'got %s' % (self, _describe(self.quantile)))
+            position = T.ceil(quantile * n).astype('int64') - 1
             threshold = T.sort(rows, axis=1)[:, T.maximum(position, 0)]
             threshold = threshold.dimshuffle(*[0] + ['x'] * (g.ndim - 1)) if (
                 g.ndim > 1) else threshold[0]
@@ -359,7 +371,7 @@ class EpsilonLRP(ModifiedBackprop):
 
     def grad(self, inputs, out_grads, outputs):
         (z,), (g,), (y,) = inputs, out_grads, outputs
-        epsilon = _like(self.epsilon, g)
+        epsilon = _like(g, self, 'epsilon')
         stabilised = z + T.switch(z >= 0, epsilon, -epsilon)
         return (g * y / stabilised,)
 
@@ -415,7 +427,7 @@ class DeepLiftRescale(ModifiedBackprop):
         half = z.shape[0] // 2
         dz = T.tile(z[:half] - z[half:], (2,) + (1,) * (z.ndim - 1))
         dy = T.tile(y[:half] - y[half:], (2,) + (1,) * (z.ndim - 1))
-        small = abs(dz) <= _like(self.tolerance, z)
+        small = abs(dz) <= _like(z, self, 'tolerance')
         ratio = dy / T.switch(small, T.ones_like(dz), dz)
         return (T.switch(small, t, g * ratio),)
 
@@ -464,7 +476,7 @@ class StraightThrough(ModifiedBackprop):
         (z,), (g,) = inputs, out_grads
         if self.bound is None:
             return (g,)
-        return (T.switch(abs(z) <= _like(self.bound, z), g, g.zeros_like()),)
+        return (T.switch(abs(z) <= _like(z, self, 'bound'), g, g.zeros_like()),)
 
 
 class ScaleGradient(ModifiedBackprop):
@@ -495,7 +507,7 @@ class ScaleGradient(ModifiedBackprop):
 
     def grad(self, inputs, out_grads, true_grads):
         (t,) = true_grads
-        return (t * _like(self.factor, t),)
+        return (t * _like(t, self, 'factor'),)
 
 
 class GradientReversal(ScaleGradient):
@@ -531,7 +543,7 @@ class GradientReversal(ScaleGradient):
 
     def grad(self, inputs, out_grads, true_grads):
         (t,) = true_grads
-        return (-t * _like(self.factor, t),)
+        return (-t * _like(t, self, 'factor'),)
 
 
 class ClipGradient(ModifiedBackprop):
@@ -563,7 +575,7 @@ class ClipGradient(ModifiedBackprop):
 
     def grad(self, inputs, out_grads, true_grads):
         (t,) = true_grads
-        return (T.clip(t, _like(self.low, t), _like(self.high, t)),)
+        return (T.clip(t, _like(t, self, 'low'), _like(t, self, 'high')),)
 
 
 class ClipGradientNorm(ModifiedBackprop):
@@ -595,7 +607,7 @@ class ClipGradientNorm(ModifiedBackprop):
 
     def grad(self, inputs, out_grads, true_grads):
         (t,) = true_grads
-        norm = _like(self.norm, t)
+        norm = _like(t, self, 'norm')
         return (t * (norm / T.maximum(t.norm(2), norm)),)
 
 
@@ -631,7 +643,7 @@ class NoisyGradient(ModifiedBackprop):
 
     def grad(self, inputs, out_grads, true_grads):
         (t,) = true_grads
-        return (t + _like(self.noise, t),)
+        return (t + _like(t, self, 'noise'),)
 
 
 # Debugging

@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import theano
+import theano.sparse
 import theano.tensor as T
 from sklearn.datasets import load_digits
 from theano.sandbox.rng_mrg import MRG_RandomStreams
@@ -245,3 +246,28 @@ def test_gradient_reversal_has_a_forward_mode():
     f = theano.function([z, v], theano.Rop(
         gradmod.GradientReversal(T.sqr, factor=.5)(z), z, v), mode=PY)
     np.testing.assert_allclose(f(Z, G), -.5 * 2 * Z * G)
+
+
+@pytest.mark.parametrize('value', [
+    None, '1.5', 2j, object(), [1, 'a'], T.zvector(),
+    theano.sparse.csr_matrix(), theano.gof.Generic()()], ids=repr)
+@pytest.mark.parametrize('rule, name', [
+    (gradmod.RectGrad, 'threshold'), (gradmod.RectGrad, 'quantile'),
+    (gradmod.EpsilonLRP, 'epsilon'), (gradmod.DeepLiftRescale, 'tolerance'),
+    (gradmod.StraightThrough, 'bound'), (gradmod.ScaleGradient, 'factor'),
+    (gradmod.GradientReversal, 'factor'), (gradmod.ClipGradient, 'low'),
+    (gradmod.ClipGradient, 'high'), (gradmod.ClipGradientNorm, 'norm'),
+    (gradmod.NoisyGradient, 'noise')])
+def test_parameters_are_real(rule, name, value):
+    if value is None and name in ('quantile', 'bound'):
+        return  # which means without
+    with pytest.raises(TypeError, match=r'%s\(relu\): expected %s to be a real'
+                       % (rule.__name__, name)):
+        rule(T.nnet.relu, **{name: value})(T.vector())
+
+
+@pytest.mark.parametrize('quantile', [[.5], np.ones((2, 2)), T.vector()])
+def test_a_quantile_is_a_single_number(quantile):
+    rule = gradmod.RectGrad(T.nnet.relu, quantile=quantile)
+    with pytest.raises(TypeError, match='quantile to be a single number'):
+        rule(T.matrix())
