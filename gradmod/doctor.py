@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,8 @@ import time
 
 from . import compat, fix
 
-PIP = '%s -m pip install ' % sys.executable
+PYTHON = shlex.quote(sys.executable)
+PIP = PYTHON + ' -m pip install '
 BOUNDS = {  # those of setup.py that matter where pip is called once more
     'theano': '"Theano==1.0.5" "numpy<1.24"', 'numpy': '"numpy<1.24"',
     'scipy': '"scipy<1.12" "numpy<1.24"', 'pkg_resources': '"setuptools<80.9"'}
@@ -275,7 +277,7 @@ def explain(error, what='gradmod'):
         'here, name a fresh folder: THEANO_FLAGS=base_compiledir=/tmp/theano. '
         'The whole error: %s -c "import %s"' % (
             os.environ.get('THEANO_FLAGS') or 'not set',
-            ', '.join(compat.settings_files()), sys.executable, what))
+            ', '.join(compat.settings_files()), PYTHON, what))
 
 
 def explain_self_test(error, facts):

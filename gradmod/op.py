@@ -122,7 +122,8 @@ def captured_variables(stand_ins, outputs):
     return [v for v in walk(
                 outputs, lambda v: v.owner.inputs if made_inside(v) else [])
             if not (made_inside(v) or v in stand_ins
-                    or isinstance(v, gof.Constant))]
+                    or isinstance(v, gof.Constant)
+                    or isinstance(v.type, (DisconnectedType, NullType)))]
 
 
 def true_gradients(output, wrt, output_grad, disconnected):
@@ -250,8 +251,12 @@ class GradientOverrideOp(OpFromGraph):
         overridden = len(self.inputs) - len(self.shared_inputs)
         terms = []
         for v, gradient in list(zip(points, self.gradients))[:overridden]:
-            if v is None:
+            if v is None or isinstance(gradient.type, DisconnectedType):
                 continue
+            if isinstance(gradient.type, NullType):
+                raise NotImplementedError(
+                    '%s has no forward mode (theano.Rop): %s' %
+                    (self, gradient.type.why_null))
             term = theano.grad(None, g, known_grads={gradient: v},
                                disconnected_inputs='ignore')
             if _depends(term, g):

@@ -1,4 +1,5 @@
 import copy
+import functools
 import pickle
 import subprocess
 import sys
@@ -248,6 +249,9 @@ def test_grad_may_return(returned, expected, mode):
     (lambda z, g: g * 1j, 'real tensor.*got.*complex'),
     (lambda z, g: 1j, 'real tensor.*got.*complex'),
     (lambda z, g: 'g', "real tensor.*got str \\('g'\\)"),
+    (lambda z, g: 10 ** 30, r'real tensor.*got int \(10'),
+    (lambda z, g: np.array([['g']]), 'real tensor.*got ndarray'),
+    (lambda z, g: np.array([[None]]), 'real tensor.*got ndarray'),
     (lambda z, g: theano.gradient.disconnected_type(),
      'real tensor.*got.*Disconnected')])
 def test_grad_may_not_return(returned, message):
@@ -809,3 +813,55 @@ def test_override_inside_scan():
 
 def test_python_and_theano_versions_are_told():
     assert gradmod.__version__.count('.') == 2
+
+
+def test_grad_without_a_signature():
+    # Of two lists of the same length `max` takes the first, here the inputs.
+    first = functools.partial(max, key=len)
+    z = T.fmatrix('z')
+    y = gradmod.override_gradient(relu, first)(z)
+    f = theano.function([z], theano.grad((7 * y).sum(), z), mode=PY)
+    np.testing.assert_array_equal(f(Z), Z)
+
+
+@pytest.mark.parametrize('f', [
+    lambda x, y: 2 * x, lambda x, y: 2 * x + y.shape[0] * 0,
+    lambda x, y: 2 * x + theano.gradient.disconnected_grad(y * 0)])
+def test_the_true_gradient_of_what_is_disconnected(f):
+    x, y, v = T.fmatrices('xyv')
+    out = gradmod.override_gradient(f, lambda xs, gs: [gs[0] * 3, None])(x, y)
+    dx, dy = theano.grad(out.sum(), [x, y], disconnected_inputs='ignore')
+    values = theano.function([x, y], [out, dx, dy], mode=PY)(Z, W)
+    for got, expected in zip(values, [2 * Z, np.full_like(Z, 3), 0 * W]):
+        np.testing.assert_array_equal(got, expected)
+    with pytest.raises(theano.gradient.DisconnectedInputError):
+        theano.grad(out.sum(), y)
+    forward = theano.Rop(out, [x, y], [v, v])
+    np.testing.assert_array_equal(
+        theano.function([x, y, v], forward, mode=PY,
+                        on_unused_input='ignore')(Z, W, W), 3 * W)
+
+
+def test_the_true_gradient_of_what_has_none():
+    class NotImplementedGradient(theano.Op):
+        def make_node(self, x):
+            return theano.gof.Apply(self, [x], [x.type()])
+
+        def perform(self, node, inputs, outputs):
+            outputs[0][0] = inputs[0] + 1
+
+        def grad(self, inputs, gs):
+            return [theano.gradient.grad_not_implemented(self, 0, inputs[0])]
+
+    x, y, v = T.fmatrices('xyv')
+    out = gradmod.override_gradient(
+        lambda x, y: x * NotImplementedGradient()(y),
+        lambda xs, gs: [gs[0] * 3, None])(x, y)
+    f = theano.function([x, y], [out, theano.grad(out.sum(), x)], mode=PY)
+    value, gradient = f(Z, W)
+    np.testing.assert_array_equal(value, Z * (W + 1))
+    np.testing.assert_array_equal(gradient, np.full_like(Z, 3))
+    with pytest.raises(theano.gradient.NullTypeGradError):
+        theano.grad(out.sum(), y)
+    with pytest.raises(NotImplementedError, match='no forward mode'):
+        theano.Rop(out, y, v)

@@ -4,7 +4,8 @@ import theano
 import theano.tensor as T
 from theano.gof.graph import ancestors
 
-from gradmod import GuidedBackprop, ModifiedBackprop, ZeroBackprop
+from gradmod import (GuidedBackprop, ModifiedBackprop, ZeroBackprop,
+                     override_gradient)
 from gradmod.op import (GradientOverrideOp, captured_variables, conform,
                         expand_gradient_override, graft)
 
@@ -351,3 +352,26 @@ def test_rop_through_other_operations():
     f = theano.function([z, v], theano.Rop(y, z, v), mode=PY)
     np.testing.assert_allclose(
         f(Z, W), np.exp(np.maximum(2 * Z, 0)) * 3 * 2 * W, rtol=1e-6)
+
+
+def test_rop_past_an_input_that_has_no_direction():
+    z, v = T.fmatrices('zv')
+    stopped = theano.gradient.disconnected_grad(z)
+    product = override_gradient(lambda a, b: a * b, lambda inputs, gs: [
+        2 * gs[0] * inputs[1], 3 * gs[0] * inputs[0]])
+    for a, b, factor in (stopped, z, 3), (z, stopped, 2), (z, z, 5):
+        f = theano.function([z, v], theano.Rop(product(a, b), z, v), mode=PY)
+        np.testing.assert_allclose(f(Z, W), factor * Z * W)
+    with pytest.raises(ValueError):  # Theano's, whose words vary
+        theano.Rop(product(stopped, stopped), z, v)
+
+
+def test_rop_past_what_the_gradient_alone_refers_to():
+    z, v = T.fmatrices('zv')
+    slope, direction = T.fscalars('slope', 'direction')
+    y = Through(T.nnet.relu, lambda z, g: g * slope)(z)
+    f = theano.function(
+        [z, v, slope, direction],
+        theano.Rop(y, [z, slope], [v, direction]), mode=PY,
+        on_unused_input='ignore')
+    np.testing.assert_allclose(f(Z, W, 3, 100), 3 * W)
