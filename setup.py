@@ -118,6 +118,8 @@ tests = [
     'pytest; python_version >= "3.7"',
     'hypothesis<6.32' + py36,
     'hypothesis; python_version >= "3.7"',
+    # The first that counts the programs that tests run; see .coveragerc.
+    'coverage>=7.10; python_version >= "3.9"',
     # What executes the notebook.
     'ipykernel; python_version >= "3.8"',
     'nbclient; python_version >= "3.8"',

@@ -91,7 +91,7 @@ def candidates():
     A system library that is there to be linked with was put there on purpose.
     One that some other package brought along comes last: those in the wheels
     are loaded anyway, by numpy and by Theano's import of scipy, and are rarely
-    the older ones. numpy's serves up to numpy 1.21, scipy's up to scipy 1.11:
+    the older ones. numpy's serves up to numpy 1.21, scipy's up to scipy 1.13:
     after that the names of the functions differ.
     """
     yield 'libopenblas.so.0', '-lopenblas'
