@@ -1,0 +1,211 @@
+"""Proves with numbers that gradmod works in the environment that runs this.
+
+`installations.py` installs gradmod in many ways and runs this file in each:
+
+    python tests/installation_check.py FOLDER
+
+FOLDER is an empty one to write to. gradmod is what the environment has
+installed, not what lies beside this file. What is printed last is a
+JSON dictionary of versions, settings and distances; any value that is wrong
+ends the program with an AssertionError. The numpy half knows nothing of
+Theano.
+"""
+import json
+import os
+import pickle
+import platform
+import subprocess
+import sys
+
+import gradmod  # before Theano and Lasagne
+import theano
+import lasagne
+import numpy as np
+import scipy
+import theano.tensor as T
+from theano.tensor.signal.pool import pool_2d
+
+rectify = lasagne.nonlinearities.rectify
+dtype = theano.config.floatX
+tolerance = 100 * np.finfo(dtype).eps
+random = np.random.RandomState(0)
+distances = {}
+
+
+def values(*shape):
+    return random.randn(*shape).astype(dtype)
+
+
+def agree(name, got, expected):
+    """Assert that an array is what numpy says, by the largest value."""
+    assert got.shape == expected.shape and got.dtype == dtype, name
+    far = float(np.abs(got - expected).max() / np.abs(expected).max())
+    assert far < tolerance, '%s is %.2g from numpy\'s' % (name, far)
+    distances[name] = far
+
+
+def used(name, guided, plain):
+    """Assert that the override changes the gradient, and how far."""
+    far = float(np.abs(guided - plain).max() / np.abs(plain).max())
+    assert far > .1, '%s: the override is not used' % name
+    distances[name + ', from the plain gradient'] = far
+
+
+def gate(z, g, guided):
+    return g * (z > 0) * ((g > 0) if guided else 1)
+
+
+# Convolution, what batch normalization does, rectifier, maximum, dense layers
+
+def convnet(rule, x, kernel, gamma, beta, mean, std, w, v):
+    def column(u):
+        return u.dimshuffle('x', 0, 'x', 'x')
+    h = T.nnet.conv2d(x, kernel, filter_flip=False)
+    h = (h - column(mean)) * column(gamma / std) + column(beta)
+    h = pool_2d(rule(h), (2, 2), ignore_border=True).flatten(2)
+    return T.dot(rule(T.dot(h, w)), v)
+
+
+def convnet_in_numpy(x, kernel, gamma, beta, mean, std, w, v):
+    """The scores, and the gradients of their sum: plain and guided."""
+    def column(u):
+        return u.reshape(1, -1, 1, 1)
+
+    z1 = np.zeros((len(x), len(kernel), 6, 6))
+    for i, j in np.ndindex(6, 6):
+        z1[:, :, i, j] = np.tensordot(x[:, :, i:i + 3, j:j + 3], kernel,
+                                      ((1, 2, 3), (1, 2, 3)))
+    z1 = (z1 - column(mean)) * column(gamma / std) + column(beta)
+    a1 = np.maximum(z1, 0)
+    pooled = a1.reshape(len(x), -1, 3, 2, 3, 2).max(axis=(3, 5))
+    z2 = pooled.reshape(len(x), -1).dot(w)
+    gradients = []
+    for guided in False, True:
+        g = gate(z2, v * np.ones_like(z2), guided).dot(w.T)
+        g = g.reshape(pooled.shape).repeat(2, axis=2).repeat(2, axis=3)
+        g = g * (a1 == pooled.repeat(2, axis=2).repeat(2, axis=3))
+        g = gate(z1, g, guided) * column(gamma / std)
+        back = np.zeros(x.shape)
+        for i, j in np.ndindex(6, 6):
+            back[:, :, i:i + 3, j:j + 3] += np.tensordot(g[:, :, i, j],
+                                                         kernel, (1, 0))
+        gradients.append(back)
+    return [np.maximum(z2, 0).dot(v)] + gradients
+
+
+# A recurrent layer, with the rule in the step. Matrices throughout: without a
+# BLAS, Theano cannot pickle a function that has an outer product of vectors.
+
+STEPS = 4  # known, or Theano compiles 30 C modules that compute lengths
+
+
+def recurrent(rule, x, start, w, u, v):
+    def step(h, x, w, u):
+        return rule(T.dot(x, w) + T.dot(h, u))
+    h, _ = theano.scan(step, outputs_info=start, non_sequences=[x, w, u],
+                       n_steps=STEPS)
+    return T.dot(h[-1], v)
+
+
+def recurrent_in_numpy(x, start, w, u, v):
+    """As above: the same input in each step."""
+    z, h = [], start
+    for _ in range(STEPS):
+        z.append(x.dot(w) + h.dot(u))
+        h = np.maximum(z[-1], 0)
+    gradients = []
+    for guided in False, True:
+        g, back = np.ones((len(x), 2)).dot(v.T), np.zeros_like(x)
+        for z_t in reversed(z):
+            g = gate(z_t, g, guided)
+            back += g.dot(w.T)
+            g = g.dot(u.T)
+        gradients.append(back)
+    return [h.dot(v)] + gradients
+
+
+def compare(name, build, restate, *arrays):
+    """Value and gradients, compiled together; return function and inputs."""
+    exact = restate(*[a.astype('float64') for a in arrays])
+    inputs = [T.TensorType(dtype, (False,) * a.ndim)() for a in arrays]
+    outputs = [build(rectify, *inputs)]
+    for rule in rectify, gradmod.GuidedBackprop(rectify):
+        outputs.append(theano.grad(build(rule, *inputs).sum(), inputs[0]))
+    f = theano.function(inputs, outputs)
+    got = f(*arrays)
+    for what, a, b in zip(('value', 'plain', 'guided'), got, exact):
+        agree('%s, %s' % (name, what), a, b)
+    used(name, got[2], got[1])
+    return f
+
+
+# A Lasagne network
+
+def saliency():
+    """The saliency map of a network of dense layers, of class 1."""
+    layer = net = lasagne.layers.InputLayer((None, 6))
+    weights = values(6, 8), values(8, 7), values(7, 4)
+    for w, nonlinearity in zip(weights, (rectify, rectify, None)):
+        net = lasagne.layers.DenseLayer(net, w.shape[1], W=w, b=None,
+                                        nonlinearity=nonlinearity)
+    maps = gradmod.saliency_map(net, target=1, rule=gradmod.GuidedBackprop)
+    x = values(5, 6)
+    maps = theano.function([layer.input_var], maps)(x)
+
+    w1, w2, w3 = (w.astype('float64') for w in weights)
+    z1 = x.astype('float64').dot(w1)
+    z2 = np.maximum(z1, 0).dot(w2)
+    plain, guided = (
+        gate(z1, gate(z2, w3[:, 1], guided).dot(w2.T), guided).dot(w1.T)
+        for guided in (False, True))
+    agree('saliency map', maps, guided)
+    used('saliency map', maps, plain)
+
+
+# A compiled function that goes to another process
+
+def pickled(f, arrays, folder):
+    sent, back = (os.path.join(folder, name) for name in ('sent', 'back'))
+    with open(sent, 'wb') as out:
+        pickle.dump((f, arrays), out, -1)
+    subprocess.check_call([sys.executable, os.path.abspath(__file__),
+                           '--load', sent, back])
+    with open(back, 'rb') as result:
+        for here, there in zip(f(*arrays), pickle.load(result)):
+            assert np.array_equal(here, there), 'a pickled function differs'
+
+
+def load(sent, back):
+    with open(sent, 'rb') as function:
+        f, arrays = pickle.load(function)
+    with open(back, 'wb') as out:
+        pickle.dump(f(*arrays), out)
+
+
+def main(folder):
+    inside = os.path.realpath(gradmod.__file__)
+    assert inside.startswith(os.path.realpath(sys.prefix) + os.sep), (
+        '%s is not in this environment' % inside)
+    compare('convolutional network', convnet, convnet_in_numpy,
+            values(2, 2, 8, 8), values(3, 2, 3, 3), values(3), values(3),
+            values(3), np.abs(values(3)) + 1, values(27, 6), values(6))
+    arrays = (values(3, 4), values(3, 6), values(4, 6), np.abs(values(6, 6)),
+              values(6, 2))
+    f = compare('recurrent network', recurrent, recurrent_in_numpy, *arrays)
+    saliency()
+    pickled(f, arrays, folder)
+    print('\n' + json.dumps({
+        'python': platform.python_version(), 'theano': theano.__version__,
+        'numpy': np.__version__, 'scipy': scipy.__version__,
+        'lasagne': lasagne.__version__, 'floatX': dtype,
+        'device': theano.config.device, 'mode': theano.config.mode,
+        'cxx': theano.config.cxx, 'ldflags': theano.config.blas.ldflags,
+        'compiledir': theano.config.compiledir,
+        'compat': gradmod.compat.actions, 'distances': distances}))
+
+
+if __name__ == '__main__':
+    if sys.argv[1] == '--load':
+        load(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])

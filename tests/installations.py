@@ -1,0 +1,395 @@
+"""Install gradmod in every way that is promised, and prove each with numbers.
+
+    python3 tests/installations.py           # with all Pythons that are here
+    python3 tests/installations.py --gate    # with the oldest and the newest
+    python3 tests/installations.py --beyond  # outside the bounds of setup.py
+    python3 tests/installations.py --list
+    python3 tests/installations.py --only 3.8 --keep /tmp/rows
+
+Each row makes a virtual environment in a folder of its own, installs a copy of
+the project into it, and runs `installation_check.py` and ``python -m gradmod``
+there, with a home, and so a compile directory, that is empty. A row whose
+outcome is an error passes if that says what it should. The exit status is 0 if
+all rows pass.
+
+Pythons are looked for on the PATH and among pyenv's. Needs nothing but a
+Python, and pip's access to an index or to its cache.
+"""
+import argparse
+import ctypes
+import glob
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+CHECK = os.path.join(HERE, 'installation_check.py')
+VERSIONS = ['3.%d' % minor for minor in range(6, 14)]
+UNSUPPORTED = ['3.12', '3.13']
+WORKS = 'gradmod works here.'
+
+# The oldest numpy and scipy within the bounds of setup.py that have a wheel.
+OLDEST = {
+    '3.6': ('1.16.0', '1.2.0'), '3.7': ('1.19.0', '1.2.0'),
+    '3.8': ('1.19.0', '1.4.0'), '3.9': ('1.19.3', '1.5.4'),
+    '3.10': ('1.21.2', '1.7.2'), '3.11': ('1.23.2', '1.9.3')}
+
+# numpy and scipy, one of them just out of bounds, and the error, if any.
+# There are no older wheels for Python 3.9 and 3.10, no newer for 3.6 and 3.7.
+BEYOND = [
+    ('3.6', '1.15.4', '1.2.0', None), ('3.6', '1.16.0', '1.1.0', None),
+    ('3.7', '1.18.5', '1.2.0', None), ('3.7', '1.21.6', '1.1.0', None),
+    ('3.8', '1.18.5', '1.4.0', None), ('3.8', '1.21.6', '1.3.3', None),
+    ('3.8', '1.22.0', '1.10.1', None), ('3.9', '1.22.0', '1.11.4', None),
+    ('3.10', '1.22.0', '1.11.4', None), ('3.11', '1.23.2', '1.9.2', None),
+    ('3.11', '1.23.5', '1.12.0', None),
+    ('3.11', '1.24.0', '1.9.3', "module 'numpy' has no attribute 'bool'")]
+
+THEANORC = '''\
+[global]
+floatX = float32
+device = cpu
+mode = FAST_RUN
+[blas]
+ldflags =
+'''
+
+
+class Row:
+    """One way to install gradmod and to run it.
+
+    `pins` go to pip beside the project, and `then` to pip afterwards, without
+    what it requires. `flags` are Theano's, with {folder} for the row's.
+    `prepare` is called with the `Installation` before it is used. `expect`
+    gives values that the check has to print; for 'blas', 'found' (an OpenBLAS,
+    the default), 'not in wheels' or 'none'. `error` is what keeps gradmod from
+    being imported, and `words` what the doctor, or for an `unsupported` Python
+    pip, says then. `together` processes run the check at once.
+    """
+
+    def __init__(self, name, version, pins=(), then=(), flags='', prepare=None,
+                 expect=None, error=None, words=None, together=1,
+                 unsupported=False, folder='row'):
+        self.name = '%s %s' % (version, name)
+        self.version, self.pins, self.then = version, pins, then
+        self.flags, self.prepare, self.expect = flags, prepare, expect or {}
+        self.error, self.words, self.together = error, words, together
+        self.unsupported, self.folder = unsupported, folder
+
+
+class Failure(Exception):
+    """Why a row did not pass."""
+
+
+class Installation:
+    """The folder of a row: project, environment, home; and what runs there."""
+
+    def __init__(self, row, python, scratch):
+        self.folder = os.path.join(
+            tempfile.mkdtemp('', row.name.replace(' ', '-') + '-', scratch),
+            row.folder)
+        self.home = os.path.join(self.folder, 'home')
+        self.empty = os.path.join(self.folder, 'empty')  # to run in
+        os.makedirs(self.home)
+        os.mkdir(self.empty)
+        self.log = os.path.join(self.folder, 'log')
+        self.env = {name: value for name, value in os.environ.items()
+                    if not name.startswith(('THEANO', 'PYTHON'))
+                    # with it Python 3.6's pip ends in a traceback
+                    and name != 'PIP_NO_CACHE_DIR'}
+        self.env['PIP_DISABLE_PIP_VERSION_CHECK'] = '1'
+        self.preexec = None
+
+        self.project = os.path.join(self.folder, 'project')
+        shutil.copytree(os.path.join(ROOT, 'gradmod'),
+                        os.path.join(self.project, 'gradmod'),
+                        ignore=shutil.ignore_patterns('__pycache__'))
+        for name in 'setup.py', 'README.md', 'LICENSE':
+            shutil.copy(os.path.join(ROOT, name), self.project)
+        venv = os.path.join(self.folder, 'venv')
+        self.python = os.path.join(venv, 'bin', 'python')
+        self.call(python, '-m', 'venv', venv)
+
+    def start(self, *command):
+        """Start a command, whose output `wait` returns and logs."""
+        with open(self.log, 'ab') as log:
+            log.write(('$ %s\n' % ' '.join(command)).encode())
+        output = tempfile.TemporaryFile()
+        process = subprocess.Popen(
+            command, cwd=self.empty, env=self.env, stdout=output,
+            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            preexec_fn=self.preexec)
+        return process, output
+
+    def wait(self, process, output):
+        """The exit status and the output of what was started."""
+        status = process.wait()
+        output.seek(0)
+        text = output.read()
+        output.close()
+        with open(self.log, 'ab') as log:
+            log.write(text)
+        return status, text.decode('utf-8', 'replace')
+
+    def run(self, *command):
+        return self.wait(*self.start(*command))
+
+    def call(self, *command):
+        """Run what has to succeed."""
+        status, output = self.run(*command)
+        if status:
+            raise Failure('exit status %d: %s\n%s' % (
+                status, ' '.join(command), output))
+
+    def pip(self, *arguments):
+        return (self.python, '-m', 'pip', 'install', '-q') + arguments
+
+    def packages(self):
+        return glob.glob(os.path.join(
+            glob.escape(self.folder), 'venv', 'lib', 'python*',
+            'site-packages'))[0]
+
+
+# What is done to an installation before it is used
+
+def theanorc(text):
+    def prepare(installation):
+        path = os.path.join(installation.home, '.theanorc')
+        with open(path, 'w') as settings:
+            settings.write(text)
+    return prepare
+
+
+def hide_wheels(installation):
+    """Move the libraries in wheels to where only the loader finds them."""
+    hidden = os.path.join(installation.folder, 'hidden')
+    os.mkdir(hidden)
+    site = installation.packages()
+    for package in 'numpy', 'scipy':
+        for inside in package + '.libs', os.path.join(package, '.libs'):
+            for library in glob.glob(os.path.join(
+                    glob.escape(os.path.join(site, inside)), '*.so*')):
+                os.replace(library, os.path.join(
+                    hidden, os.path.basename(library)))
+    installation.env['LD_LIBRARY_PATH'] = hidden
+
+
+def read_only_home(installation):
+    """Also for root, who is otherwise not held by permissions."""
+    def give_up_override():  # PR_CAPBSET_DROP: CAP_DAC_OVERRIDE and the like
+        for capability in 1, 2:
+            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+    os.chmod(installation.home, 0o500)
+    if os.getuid() == 0:
+        installation.preexec = give_up_override
+
+
+# The rows
+
+def all_rows(versions):
+    """The rows for the versions of Python that are there, in their order."""
+    rows = []
+    if '3.6' in versions:
+        rows.append(Row('Theano 0.9', '3.6', [
+            'Theano==0.9.0', 'numpy==1.16.6', 'scipy==1.2.3']))
+    supported = [v for v in versions if v in OLDEST]
+    for version in supported:
+        rows.append(Row('oldest', version, [
+            'Theano==1.0.5', 'numpy==%s' % OLDEST[version][0],
+            'scipy==%s' % OLDEST[version][1]]))
+        rows.append(Row('newest', version, ['Theano==1.0.5']))
+    for version in supported[:1] + supported[1:][-1:]:
+        rows += [
+            Row('no BLAS in wheels', version, prepare=hide_wheels,
+                expect={'blas': 'not in wheels'}),
+            Row('odd path', version, folder='one two \xe9\u4e2d',
+                expect={'blas': 'not in wheels'})]
+    for version in supported[-1:]:
+        rows += [
+            Row('no BLAS', version, flags='blas.ldflags=',
+                expect={'blas': 'none'}),
+            Row('theanorc', version, prepare=theanorc(THEANORC),
+                expect={'blas': 'none', 'floatX': 'float32', 'device': 'cpu',
+                        'mode': 'FAST_RUN'}),
+            Row('broken theanorc', version,
+                prepare=theanorc('[global]\nfloatX float32\n'),
+                error='Source contains parsing errors',
+                words="Theano's settings cannot be read."),
+            Row('home read-only', version, prepare=read_only_home,
+                error='Unable to create the compiledir directory',
+                words='Theano has no folder for what it compiles.'),
+            Row('home read-only with base_compiledir', version,
+                prepare=read_only_home,
+                flags='base_compiledir={folder}/compiled'),
+            Row('two processes at once', version, together=2)]
+    rows += [Row('unsupported', version, unsupported=True,
+                 words='gradmod runs on Python 3.6 to 3.11, where Theano '
+                       'does; this is Python %s.' % version)
+             for version in versions if version in UNSUPPORTED]
+    return rows
+
+
+def gate_rows(versions):
+    """The oldest and the newest Python that Theano runs on, and the next."""
+    supported = [v for v in versions if v in OLDEST]
+    wanted = ['%s Theano 0.9' % supported[0], '%s oldest' % supported[0],
+              '%s newest' % supported[-1]]
+    wanted += ['%s unsupported' % v for v in versions if v in UNSUPPORTED][:1]
+    return [row for row in all_rows(versions) if row.name in wanted]
+
+
+def beyond_rows(versions):
+    """Works or not, as `BEYOND` says."""
+    return [Row('with numpy %s and scipy %s' % (numpy, scipy), version,
+                then=['numpy==' + numpy, 'scipy==' + scipy], error=error,
+                words=error and 'too new for Theano')
+            for version, numpy, scipy, error in BEYOND if version in versions]
+
+
+def interpreters():
+    """The path of a Python for each of `VERSIONS` that is there."""
+    question = ('import ensurepip, sys, venv; '
+                'print(sys.executable, "%d.%d" % sys.version_info[:2])')
+    pyenv = os.environ.get('PYENV_ROOT', os.path.expanduser('~/.pyenv'))
+    names = ['python' + version for version in VERSIONS] + ['python3']
+    names += sorted(glob.glob(os.path.join(
+        glob.escape(pyenv), 'versions', '3.*', 'bin', 'python')))
+    found = {}
+    for name in names:
+        try:
+            answer = subprocess.check_output(
+                [name, '-c', question], stderr=subprocess.DEVNULL,
+                universal_newlines=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        path, version = answer.strip().rsplit(' ', 1)
+        if version in VERSIONS:
+            found.setdefault(version, path)
+    return found
+
+
+# Running them
+
+def run_row(row, python, scratch):
+    """Return one line on what was seen; `Failure` if it is not as expected."""
+    here = Installation(row, python, scratch)
+    command = here.pip(here.project, *row.pins)
+    if row.unsupported:
+        status, output = here.run(*command)
+        if not status or row.words not in output:
+            raise Failure('expected pip to refuse with the words "%s"\n%s' % (
+                row.words, output))
+        return 'refused: ' + row.words
+    here.call(*command)
+    if row.then:
+        here.call(*here.pip('--no-deps', *row.then))
+    here.env.update(HOME=here.home, USERPROFILE=here.home)
+    if row.flags:
+        here.env['THEANO_FLAGS'] = row.flags.format(folder=here.folder)
+    if row.prepare:
+        row.prepare(here)
+
+    started = []
+    for i in range(row.together):
+        folder = os.path.join(here.folder, 'results-%d' % i)
+        os.mkdir(folder)
+        started.append(here.start(here.python, CHECK, folder))
+    results = [here.wait(*process) for process in started]
+    doctor, report = here.run(here.python, '-m', 'gradmod')
+    if row.error:
+        (status, output), = results
+        if not status or row.error not in output:
+            raise Failure('expected the error "%s"\n%s' % (row.error, output))
+        if doctor != 1 or row.words not in report:
+            raise Failure('expected the doctor to say "%s"\n%s' % (
+                row.words, report))
+        return 'error as expected: %s; doctor: %s' % (row.error, row.words)
+    for status, output in results:
+        if status:
+            raise Failure('exit status %d of the check\n%s' % (status, output))
+        seen = json.loads([line for line in output.splitlines()
+                           if line.startswith('{')][-1])
+        inspect(row, seen, here.folder)
+    if doctor or WORKS not in report:
+        raise Failure('exit status %d of the doctor\n%s' % (doctor, report))
+    return ('Python {python}, Theano {theano}, numpy {numpy}, scipy {scipy}, '
+            'Lasagne {lasagne}, blas.ldflags="{ldflags}"').format(
+                **seen).replace(here.folder + os.sep, '')
+
+
+def inspect(row, seen, folder):
+    """Raise `Failure` if what the check has printed is not as expected."""
+    for pin in list(row.pins) + list(row.then):
+        name, version = pin.lower().split('==')
+        if seen[name] != version:
+            raise Failure('expected %s, got %s' % (pin, seen[name]))
+    expect = dict({'blas': 'found'}, **row.expect)
+    ldflags = seen['ldflags']
+    if not {'found': 'openblas' in ldflags, 'none': ldflags == '',
+            'not in wheels': folder not in ldflags}[expect.pop('blas')]:
+        raise Failure('blas.ldflags = %r. %s' % (
+            ldflags, ' '.join(seen['compat'])))
+    for name, value in expect.items():
+        if seen[name] != value:
+            raise Failure('expected %s %r, got %r' % (name, value, seen[name]))
+
+
+def main():
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument('--gate', action='store_true',
+                       help='the oldest and the newest Python only')
+    which.add_argument('--beyond', action='store_true',
+                       help='numpy and scipy just outside the bounds')
+    parser.add_argument('--only', metavar='NAME', action='append',
+                        help='rows whose name contains this (may be repeated)')
+    parser.add_argument('--list', action='store_true',
+                        help='print the rows, and run none')
+    parser.add_argument('--keep', metavar='DIR',
+                        help='make the rows\' folders here, and keep them')
+    args = parser.parse_args()
+
+    pythons = interpreters()
+    versions = [v for v in VERSIONS if v in pythons]
+    rows = (gate_rows if args.gate else beyond_rows if args.beyond else
+            all_rows)(versions)
+    rows = [row for row in rows
+            if any(name in row.name for name in args.only or [''])]
+    for version in VERSIONS:
+        print('Python %-5s %s' % (version, pythons.get(version, 'not found')))
+    if args.list:
+        print('\n'.join(row.name for row in rows))
+        return 0
+    if not rows:
+        parser.error('no such row; --list prints them')
+    if args.keep:
+        os.makedirs(args.keep, exist_ok=True)
+    scratch = tempfile.mkdtemp('', 'gradmod-', args.keep)
+    passed = 0
+    try:
+        for row in rows:
+            start, cpu = time.time(), sum(os.times()[2:4])
+            try:
+                line, outcome = run_row(row, pythons[row.version],
+                                        scratch), 'passed'
+                passed += 1
+            except (Failure, OSError) as failure:
+                line, outcome = str(failure), 'FAILED'
+            print('%s  %-39s %4.0f s, CPU %4.0f s  %s' % (
+                outcome, row.name, time.time() - start,
+                sum(os.times()[2:4]) - cpu, line), flush=True)
+    finally:
+        if not args.keep:
+            shutil.rmtree(scratch)
+    print('%d passed, %d failed' % (passed, len(rows) - passed))
+    return int(passed < len(rows))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
