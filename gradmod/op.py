@@ -182,9 +182,6 @@ class GradientOverrideOp(OpFromGraph):
 
     def __init__(self, inputs, outputs, grad_overrides, name):
         (output,) = outputs
-        if output.owner is None or not _made_since(inputs[0])(output):
-            # an op must not return its input
-            output = conform(T.tensor_copy(output), output.type)
         output_grad = output.type()
         gradients = list(grad_overrides(inputs, [output_grad]))
         captured = captured_variables(inputs + [output_grad],
@@ -238,18 +235,27 @@ class GradientOverrideOp(OpFromGraph):
         memo[self.output_grad] = conform(g, self.output_grad.type)
         return graft(self.gradients, memo)
 
-    @change_flags(compute_test_value='off')
     def R_op(self, inputs, eval_points):
-        """Forward mode, J v: only for an override that is linear.
+        points = [v and v.type() for v in eval_points]
+        forward = self._forward(points)
+        if forward is None:
+            return [None]
+        memo = dict(zip(self.inputs, inputs))
+        memo.update((p, v) for p, v in zip(points, eval_points) if p)
+        # for its shape alone
+        memo[self.output_grad] = graft(self.outputs, dict(memo))[0]
+        return graft([forward], memo)
+
+    @change_flags(compute_test_value='off')  # the stand-ins have none
+    def _forward(self, points):
+        """J v, for points v: only for an override that is linear.
 
         The override computes J' g. If it is linear in g, then J v is the
         derivative of <J' g, v> with respect to g. Otherwise there is no J,
         and what Theano would compute here is the gradient not overridden.
         """
-        (output,), g = self.outputs, self.output_grad
-        points = [v and v.type() for v in eval_points]
+        (output,), g, terms = self.outputs, self.output_grad, []
         overridden = len(self.inputs) - len(self.shared_inputs)
-        terms = []
         for v, gradient in list(zip(points, self.gradients))[:overridden]:
             if v is None or isinstance(gradient.type, DisconnectedType):
                 continue
@@ -271,12 +277,7 @@ class GradientOverrideOp(OpFromGraph):
         for x, v in list(zip(self.inputs, points))[overridden:]:
             if v is not None and _depends(output, x):
                 terms.append(theano.Rop(output, x, v))
-        if not terms:
-            return [None]
-        memo = dict(zip(self.inputs, inputs))
-        memo.update((p, v) for p, v in zip(points, eval_points) if p)
-        memo[g] = graft([output], dict(memo))[0]  # for its shape alone
-        return graft([sum(terms[1:], terms[0])], memo)
+        return sum(terms[1:], terms[0]) if terms else None
 
 
 @gof.local_optimizer([GradientOverrideOp])

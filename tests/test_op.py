@@ -375,3 +375,27 @@ def test_rop_past_what_the_gradient_alone_refers_to():
         theano.Rop(y, [z, slope], [v, direction]), mode=PY,
         on_unused_input='ignore')
     np.testing.assert_allclose(f(Z, W, 3, 100), 3 * W)
+
+
+def test_rop_past_what_has_no_direction_inside():
+    z, v = T.fmatrices('zv')
+    captured = theano.gradient.disconnected_grad(z)
+    y = Through(lambda z: z * captured, lambda z, g: 3 * g)(z)
+    f = theano.function([z, v], theano.Rop(y, z, v), mode=PY,
+                        on_unused_input='ignore')
+    np.testing.assert_array_equal(f(Z, W), 3 * W)
+
+
+def test_rop_of_a_filled_override_is_an_error():
+    z, v = T.fmatrices('zv')
+    y = Through(T.nnet.relu, lambda z, g: T.fill(z, g.sum() ** 2))(z)
+    with pytest.raises(NotImplementedError, match='not linear'):
+        theano.Rop(y, z, v)
+
+
+def test_rop_under_test_values():
+    z, v = T.fmatrices('zv')
+    z.tag.test_value, v.tag.test_value = Z, W
+    with theano.configparser.change_flags(compute_test_value='raise'):
+        forward = theano.Rop(Times(T.nnet.relu, 3)(z), z, v)
+    np.testing.assert_array_equal(forward.tag.test_value, 3 * W)
