@@ -368,7 +368,7 @@ def override_gradient(function=None, grad=None):
     >>> print(theano.function([x, y], dy)(*values))
     [2. 3.]
     """
-    if function is None:
+    if function is None and callable(grad):
         return lambda function: override_gradient(function, grad)
     return OverriddenFunction(function, grad)
 
@@ -377,7 +377,7 @@ class OverriddenFunction(_Overridden):
     """What `override_gradient` returns."""
 
     def __init__(self, function, grad):
-        for name, value in ('function', function), ('grad', grad):
+        for name, value in ('grad', grad), ('function', function):
             if not callable(value):
                 raise TypeError('override_gradient: expected %s to be '
                                 'callable, got %s' % (name, _describe(value)))

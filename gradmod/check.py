@@ -1,7 +1,10 @@
 """What a rule does to a gradient, in numbers."""
+import numbers
+
 import numpy as np
 import theano
 import theano.tensor as T
+from theano.tensor.var import _tensor_py_operators  # on host or device
 
 from .base import _describe, _name, _Overridden
 
@@ -82,7 +85,9 @@ def check_gradient(function, dtype='float32', shape=(1,)):
     Raises
     ------
     TypeError
-        If `function` is not callable, or takes no such variable.
+        If `function` is not callable, or does not return a float tensor for
+        such a variable; if `dtype` is no float dtype, or `shape` no tuple of
+        ints from 1 up.
 
     Examples
     --------
@@ -100,8 +105,20 @@ def check_gradient(function, dtype='float32', shape=(1,)):
     if not callable(function):
         raise TypeError('check_gradient: expected a function of one Theano '
                         'variable, got %s' % _describe(function))
+    if not (isinstance(dtype, str) and dtype in T.float_dtypes):
+        raise TypeError('check_gradient: expected dtype to be one of %s, got %s'
+                        % (', '.join(T.float_dtypes), _describe(dtype)))
+    if not (isinstance(shape, (tuple, list)) and all(
+            isinstance(n, numbers.Integral) and n > 0 for n in shape)):
+        raise TypeError('check_gradient: expected shape to be a tuple of ints '
+                        'from 1 up, got %s' % _describe(shape))
     z = T.TensorType(dtype, (False,) * len(shape))('z')
     y = function(z)
+    if not (isinstance(y, _tensor_py_operators)
+            and y.dtype in T.float_dtypes):
+        raise TypeError('check_gradient: expected %s to return one float '
+                        'tensor variable, got %s' %
+                        (_name(function), _describe(y)))
     g = y.type('g')
 
     def evaluate(gradient):

@@ -198,12 +198,13 @@ def _forms(rule, match):
     """Names and functions of what to look for."""
     if match is None:
         match = RECTIFIERS if inspect.isclass(rule) else rule._function
-    if isinstance(match, dict):
-        return match
-    functions = match if isinstance(match, (list, tuple)) else [match]
+    functions = (list(match.values()) if isinstance(match, dict) else
+                 match if isinstance(match, (list, tuple)) else [match])
     if not functions or not all(callable(f) for f in functions):
         raise TypeError('override_in: expected match to be a function or a '
                         'list of functions, got %s' % _describe(match))
+    if isinstance(match, dict):
+        return match
     return OrderedDict((_name(f), f) for f in functions)
 
 

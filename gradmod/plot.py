@@ -4,6 +4,7 @@
 make the colours of a map without a figure, for pictures of one's own.
 """
 import io
+import numbers
 from math import ceil
 
 import numpy as np
@@ -59,6 +60,14 @@ def normalize(values, percentile=99.5, limit=None):
         The scaled values. Infinities and NaN do not count for the percentile,
         and become NaN.
 
+    Raises
+    ------
+    TypeError
+        If `values` is no array of real numbers.
+    ValueError
+        If `percentile` is no number above 0 and up to 100, or `limit` no finite
+        number above 0.
+
     Examples
     --------
     >>> from gradmod.plot import normalize
@@ -67,13 +76,18 @@ def normalize(values, percentile=99.5, limit=None):
     >>> print(normalize([-4, 0, 2], limit=2))
     [-1.  0.  1.]
     """
-    if not 0 < percentile <= 100:
+    if not (isinstance(percentile, numbers.Real) and 0 < percentile <= 100):
         raise ValueError('normalize: expected a percentile above 0 and up to '
                          '100, got %r' % (percentile,))
-    if limit is not None and not 0 < limit < np.inf:
+    if limit is not None and not (isinstance(limit, numbers.Real)
+                                  and 0 < limit < np.inf):
         raise ValueError('normalize: expected a finite limit above 0, got %r' %
                          (limit,))
-    values = np.array(values, float)
+    values = np.array(values)
+    if values.dtype.kind not in 'biuf':
+        raise TypeError('normalize: expected an array of real numbers, got %s' %
+                        values.dtype)
+    values = values.astype(float)
     finite = np.isfinite(values)
     values[~finite] = np.nan
     if limit is None:
@@ -81,6 +95,7 @@ def normalize(values, percentile=99.5, limit=None):
         if not magnitudes.any():
             return values
         limit = np.percentile(magnitudes, percentile) or magnitudes.max()
+    limit = float(limit)
     return np.clip(values, -limit, limit) / limit
 
 
@@ -116,6 +131,14 @@ def map_to_rgb(saliency, mode='signed', percentile=99.5, limit=None, cmap=None,
         Red, green and blue from 0 to 1. A pixel is magenta where the map is
         infinite or NaN (in the mode ``'rgb'``, finite values may be, too).
 
+    Raises
+    ------
+    TypeError
+        If `saliency` is no array of real numbers.
+    ValueError
+        If another argument is not one of those described, or a shape does not
+        fit.
+
     References
     ----------
     .. [1] Simonyan, Vedaldi, Zisserman (2014): Deep Inside Convolutional
@@ -132,7 +155,7 @@ def map_to_rgb(saliency, mode='signed', percentile=99.5, limit=None, cmap=None,
     [1. 1. 1.]
     """
     view, layout = _as_nhwc('map_to_rgb: saliency', saliency, layout)
-    if mode not in COLOURS:
+    if not (isinstance(mode, str) and mode in COLOURS):
         raise ValueError("map_to_rgb: expected the mode 'signed', 'absolute' "
                          "or 'rgb', got %r" % (mode,))
     values = view.astype(float)
@@ -148,7 +171,7 @@ def map_to_rgb(saliency, mode='signed', percentile=99.5, limit=None, cmap=None,
                              'got %r' % (cmap,))
         rgb = np.repeat((scaled + 1) / 2, 3 // scaled.shape[3], axis=3)
     else:
-        colours = ScalarMappable(cmap=cmap or COLOURS[mode]).cmap
+        colours = _as_cmap(cmap, mode)
         rgb = colours((scaled + 1) / 2 if mode == 'signed' else scaled)
         rgb = rgb[..., :3]
         scaled = scaled[..., np.newaxis]
@@ -204,6 +227,13 @@ def plot_saliency(images, maps, titles=None, labels=None, mode='signed',
         Nothing is shown or saved, and pyplot does not know of it. Call its
         ``savefig('maps.png')``, or make it the last value of a notebook cell.
 
+    Raises
+    ------
+    TypeError
+        If an argument is not of the kind described.
+    ValueError
+        If a number, a name or a shape is not one of those described.
+
     Notes
     -----
     A pixel of an image is a square of as many whole dots as make 160 to the
@@ -249,10 +279,14 @@ def plot_saliency(images, maps, titles=None, labels=None, mode='signed',
     for texts, number, what in [
             (titles, len(maps), 'titles, one for each map'),
             (labels, n, 'labels, one for each image')]:
+        if texts is not None and (isinstance(texts, (str, bytes))
+                                  or not hasattr(type(texts), '__len__')):
+            raise TypeError('plot_saliency: expected a list of %s, got %r' %
+                            (what, texts))
         if texts is not None and len(texts) != number:
             raise ValueError('plot_saliency: expected %d %s, got %d: %r' %
                              (number, what, len(texts), texts))
-    if not 0 < size < np.inf:
+    if not (isinstance(size, numbers.Real) and 0 < size < np.inf):
         raise ValueError('plot_saliency: expected a size in inches above 0, '
                          'got %r' % (size,))
     titles = [] if titles is None else ['image'] + [str(t) for t in titles]
@@ -263,9 +297,18 @@ def plot_saliency(images, maps, titles=None, labels=None, mode='signed',
             end = '%g' % limit
         else:
             end = 'max' if percentile == 100 else 'P%g' % percentile
-        _draw_colorbar(bar_axes, cmap or COLOURS[mode], limit or 1, end,
+        _draw_colorbar(bar_axes, _as_cmap(cmap, mode), float(limit or 1), end,
                        signed=mode != 'absolute', clipped=end != 'max')
     return figure
+
+
+def _as_cmap(cmap, mode):
+    try:
+        return ScalarMappable(cmap=COLOURS[mode] if cmap is None else cmap).cmap
+    except (TypeError, ValueError) as error:
+        raise ValueError('map_to_rgb: expected cmap to be a Colormap of '
+                         'matplotlib or the name of one, got %r' %
+                         (cmap,)) from error
 
 
 class _Figure(Figure):
@@ -286,7 +329,7 @@ def _as_nhwc(name, array, layout, like=None):
     if array.dtype.kind not in 'biuf':
         raise TypeError('%s: expected an array of real numbers, got %s' %
                         (name, array.dtype))
-    if layout not in LAYOUTS + (None,):
+    if not (layout is None or isinstance(layout, str) and layout in LAYOUTS):
         raise ValueError('%s: expected one of the layouts %s, got %r' %
                          (name, ', '.join(LAYOUTS), layout))
     views = {}

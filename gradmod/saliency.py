@@ -7,6 +7,7 @@ true one, or that of the rule which the network is under.
 """
 import inspect
 import numbers
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 import numpy as np
@@ -19,6 +20,7 @@ from theano.tensor.elemwise import DimShuffle
 from theano.tensor.nnet.nnet import LogSoftmax, Softmax, SoftmaxWithBias
 from theano.tensor.opt import Assert
 from theano.tensor.shared_randomstreams import randomstate_constructor
+from theano.tensor.var import _tensor_py_operators  # on host or device
 
 from .base import _describe, _name
 from .graph import override_in
@@ -84,6 +86,11 @@ def gradient(score, x):
     Variable
         The map, of the type of `x`.
 
+    Raises
+    ------
+    TypeError
+        If `score` is no `Score`, or `x` not of the type of its input.
+
     Notes
     -----
     That of [1]_, with its sign and for each channel (the paper shows the
@@ -95,6 +102,7 @@ def gradient(score, x):
     .. [1] Simonyan, Vedaldi, Zisserman (2013): Deep Inside Convolutional
        Networks. arXiv:1312.6034.
     """
+    _check_score('gradient', score, x)
     return conform(theano.grad(score(x).sum(), x), x.type)
 
 
@@ -111,11 +119,17 @@ def gradient_x_input(score, x):
     Variable
         The map, of the type of `x`.
 
+    Raises
+    ------
+    TypeError
+        As for `gradient`.
+
     References
     ----------
     .. [1] Shrikumar, Greenside, Shcherbina, Kundaje (2016): Not Just a Black
        Box. arXiv:1605.01713.
     """
+    _check_score('gradient_x_input', score, x)
     return x * gradient(score, x)
 
 
@@ -144,8 +158,11 @@ def smoothgrad(score, x, samples=50, sigma=.15, seed=0):
 
     Raises
     ------
+    TypeError
+        As for `gradient`.
     ValueError
-        If `samples` is less than 1, or `sigma` is negative.
+        If `samples` is no int from 1 up, `sigma` no finite number from 0 up,
+        or `seed` no int from 0 to 2**32 - 1.
 
     Notes
     -----
@@ -160,9 +177,13 @@ def smoothgrad(score, x, samples=50, sigma=.15, seed=0):
     .. [1] Smilkov, Thorat, Kim, Viegas, Wattenberg (2017): SmoothGrad: Removing
        Noise by Adding Noise. arXiv:1706.03825.
     """
+    _check_score('smoothgrad', score, x)
     _check_count('smoothgrad', 'samples', samples)
-    if not sigma >= 0:
-        raise ValueError(_wrong('smoothgrad', 'sigma to be from 0 up', sigma))
+    if not (isinstance(sigma, numbers.Real)
+            and 0 <= sigma <= np.finfo(x.dtype).max):
+        raise ValueError(_wrong('smoothgrad', 'sigma to be a finite number from '
+                                '0 up', sigma))
+    _check_seed('smoothgrad', seed)
     generator = randomstate_constructor(np.random.RandomState(seed))
     size = (samples,) + tuple(x.shape[i] for i in range(1, x.ndim))
     _, noise = raw_random.normal(generator, size, ndim=x.ndim, dtype=x.dtype)
@@ -198,10 +219,11 @@ def integrated_gradients(score, x, steps=50, baseline=0):
     Raises
     ------
     TypeError
-        If the target gives one score for the whole batch, or the baseline has
-        more dimensions than x.
+        If the target gives one score for the whole batch, or the baseline is
+        no tensor of finite numbers with at most as many dimensions as x; and
+        as for `gradient`.
     ValueError
-        If `steps` is less than 1.
+        If `steps` is no int from 1 up.
 
     Notes
     -----
@@ -216,12 +238,20 @@ def integrated_gradients(score, x, steps=50, baseline=0):
     .. [1] Sundararajan, Taly, Yan (2017): Axiomatic Attribution for Deep
        Networks. ICML.
     """
+    _check_score('integrated_gradients', score, x)
     _check_count('integrated_gradients', 'steps', steps)
     if score.value.ndim != 1:
         raise TypeError(_wrong('integrated_gradients', 'a target that gives one '
                                'score for each sample', score.value))
-    b = (baseline if isinstance(baseline, theano.Variable)
-         else T.constant(np.asarray(baseline, x.dtype)))
+    b = baseline
+    if not isinstance(b, theano.Variable):
+        b = np.asarray(b)
+        if b.dtype.kind in 'biuf' and np.isfinite(b).all():
+            b = T.constant(b.astype(x.dtype))
+    if not (isinstance(b, _tensor_py_operators)
+            and b.dtype not in T.complex_dtypes):
+        raise TypeError(_wrong('integrated_gradients', 'a baseline of finite '
+                               'real numbers', baseline))
     if b.ndim > x.ndim:
         raise TypeError(_wrong('integrated_gradients', 'a baseline of at most '
                                '%d dimensions' % x.ndim, baseline))
@@ -259,7 +289,8 @@ def gradcam(score, x, layer):
     Raises
     ------
     TypeError
-        If `layer` does not have as many dimensions as the input.
+        If `layer` does not have as many dimensions as the input; and as for
+        `gradient`.
     ValueError
         If the output is not made from `layer`.
 
@@ -274,6 +305,7 @@ def gradcam(score, x, layer):
     .. [1] Selvaraju et al. (2017): Grad-CAM: Visual Explanations from Deep
        Networks via Gradient-based Localization. ICCV.
     """
+    _check_score('gradcam', score, x)
     if not (_is_float_tensor(layer) and layer.ndim == x.ndim > 2):
         raise TypeError(_wrong('gradcam', 'layer to have as many dimensions as '
                                'the input, 3 or more', layer))
@@ -341,8 +373,23 @@ def _interpolation(old, new, dtype):
     return T.maximum(0, 1 - distance)
 
 
+def _check_score(caller, score, x):
+    if not isinstance(score, Score):
+        raise TypeError(_wrong(caller, 'a Score', score))
+    if getattr(x, 'type', None) != score.x.type:
+        raise TypeError(_wrong(caller, 'x to be a variable of the type of the '
+                               'input, %s' % score.x.type, x))
+
+
+def _check_seed(caller, seed):
+    if not (isinstance(seed, numbers.Integral) and 0 <= seed < 2**32):
+        raise ValueError(_wrong(caller, 'seed to be an int from 0 to 2**32 - 1',
+                                seed))
+
+
 def _check_count(caller, name, count):
-    if not isinstance(count, numbers.Integral) or count < 1:
+    if (not isinstance(count, numbers.Integral) or isinstance(count, bool)
+            or count < 1):
         raise ValueError(_wrong(caller, name + ' to be an int from 1 up', count))
 
 
@@ -350,6 +397,20 @@ def _check_source(caller, name, source, output):
     if source not in gof.graph.ancestors([output]):
         raise ValueError(_wrong(caller, name + ' to be what the output is made '
                                 'from', source))
+
+
+def _check_compilation(caller, mode, givens):
+    try:
+        known = isinstance(theano.compile.get_mode(mode), theano.compile.Mode)
+    except Exception:  # there is none of this name
+        known = False
+    if not known:
+        raise TypeError(_wrong(caller, 'mode to be a mode of Theano, or the name '
+                               'of one', mode))
+    if not (givens is None or isinstance(givens, Mapping) and all(
+            isinstance(v, theano.Variable) for v in givens)):
+        raise TypeError(_wrong(caller, 'givens to be a dict whose keys are Theano '
+                               'variables', givens))
 
 
 def _check_options(caller, method, options):
@@ -366,8 +427,7 @@ def _check_options(caller, method, options):
 
 
 def _is_float_tensor(v):
-    return (isinstance(v, theano.Variable) and hasattr(v, 'ndim')
-            and v.dtype in T.float_dtypes)
+    return isinstance(v, _tensor_py_operators) and v.dtype in T.float_dtypes
 
 
 def _before_softmax(output):
@@ -449,14 +509,14 @@ class _Network(object):
             outputs = [network] + layers
             self.build = lambda rule: (
                 outputs if rule is None else override_in(outputs, rule)[0])
-            self.x, self.classes = x, None
-            self.shape = (None,) * getattr(x, 'ndim', 0)
+            self.x, self.shape, self.classes = x, None, None
         else:
             self._open(caller, network, x, layers)
         if not (_is_float_tensor(self.x) and self.x.ndim > 1):
             raise TypeError(_wrong(caller, 'input_var (which an expression needs) '
                                    'to be a variable of a float dtype and two '
                                    'dimensions or more', self.x))
+        self.shape = self.shape or (None,) * self.x.ndim
 
     def _open(self, caller, network, x, layers):
         from lasagne.layers import (InputLayer, Layer, get_all_layers,
@@ -466,7 +526,7 @@ class _Network(object):
                                    network))
         everything = get_all_layers(network)
         found = [v for v in everything for wanted in layers
-                 if wanted in (v, v.name)]
+                 if wanted is v or isinstance(wanted, str) and wanted == v.name]
         if len(found) != len(layers):
             raise ValueError(_wrong(
                 caller, 'layer to be one layer of the network, or the name of one '
@@ -476,7 +536,7 @@ class _Network(object):
                       if isinstance(v, InputLayer))
         if x is None and len(inputs) == 1:
             (x,) = inputs
-        if x not in inputs:
+        if not any(x is v for v in inputs):
             raise ValueError(_wrong(caller, 'input_var to be an input of the '
                                     'network, one of %s' % list(inputs), x))
 
@@ -738,6 +798,7 @@ def compile_saliency_function(network, rule=None, target=None,
     """
     caller = 'compile_saliency_function'
     net = _Network(caller, network, input_var, options.get('layer'))
+    _check_compilation(caller, mode, givens)
     given = None
     if not (callable(target) or _is(target, 'all')):
         given = T.lvector('classes')
@@ -857,7 +918,7 @@ class SaliencyFunction(object):
             if out is None:
                 if len(maps) == n:
                     out = maps
-                    break
+                    continue
                 out = np.empty((n,) + maps.shape[1:], maps.dtype)
             elif i == 0:
                 self._check_out(out, (n,) + maps.shape[1:], maps.dtype)
@@ -888,6 +949,9 @@ class SaliencyFunction(object):
         TypeError, ValueError, AssertionError, ImportError
             As for a call, when its turn comes.
         """
+        if (isinstance(batches, theano.Variable)
+                or not hasattr(type(batches), '__iter__')):
+            raise TypeError(_wrong(self, 'an iterable of batches', batches))
         for batch in _bar(progress, batches):
             images, t = batch if isinstance(batch, tuple) else (batch, target)
             yield self(images, t, batch_size)

@@ -10,7 +10,6 @@ References
 .. [1] Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim (2018): Sanity Checks for
    Saliency Maps. NeurIPS. arXiv:1810.03292.
 """
-import numbers
 from collections import OrderedDict
 from collections.abc import Mapping
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from .base import _describe, _name
 from .network import _find, _flat, _unknown_name
-from .saliency import _wrong, compile_saliency_function
+from .saliency import _check_seed, _wrong, compile_saliency_function
 
 # Lasagne, scipy, scikit-image and matplotlib are imported inside of functions.
 
@@ -40,7 +39,16 @@ def permute(value, rng):
     -------
     array
         The same values, each somewhere else.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not of the kind described.
     """
+    if not isinstance(value, np.ndarray):
+        raise TypeError(_wrong('permute', 'an array', value))
+    if not isinstance(rng, np.random.RandomState):
+        raise TypeError(_wrong('permute', 'rng to be a RandomState', rng))
     return rng.permutation(value.ravel()).reshape(value.shape)
 
 
@@ -60,6 +68,13 @@ def spearman(maps, others, absolute=False):
     array of float64
         From -1 to 1, one for each pair of maps. NaN where it is undefined: one
         of the two maps is constant, or not finite.
+
+    Raises
+    ------
+    TypeError
+        If the maps are no arrays of real numbers.
+    ValueError
+        If they are not of one shape, or of no dimensions.
 
     Notes
     -----
@@ -83,15 +98,14 @@ def spearman(maps, others, absolute=False):
     """
     from scipy.stats import rankdata
 
-    def ranks(m):
-        v = np.asarray(m, 'float64')
+    def ranks(v):
         v = abs(v) if absolute else v
         v = (v.sum(axis=0) if v.ndim > 2 else v).ravel()
         if not np.isfinite(v).all():
             return np.full(v.shape, np.nan)
         return rankdata(v) - (v.size + 1) / 2.
-    return np.array([_cosine(ranks(a), ranks(b))
-                     for a, b in zip(maps, others)])
+    return np.array([_cosine(ranks(a), ranks(b)) for a, b in zip(
+        *_as_maps('spearman', maps, others))])
 
 
 def spearman_abs(maps, others):
@@ -106,6 +120,11 @@ def spearman_abs(maps, others):
     -------
     array of float64
         One for each pair of maps.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `spearman`.
     """
     return spearman(maps, others, absolute=True)
 
@@ -125,8 +144,10 @@ def ssim(maps, others):
 
     Raises
     ------
+    TypeError
+        If the maps are no arrays of real numbers.
     ValueError
-        If the maps are of another shape.
+        If they are of another shape.
     ImportError
         Without scikit-image.
 
@@ -147,13 +168,13 @@ def ssim(maps, others):
     except ImportError as error:
         raise ImportError('ssim needs scikit-image: pip install '
                           '"gradmod[examples]"') from error
-    shape = np.shape(maps)
+    maps, others = _as_maps('ssim', maps, others)
+    shape = maps.shape
     if len(shape) != 4 or min(shape[2:]) < 11:
         raise ValueError('ssim: expected maps of shape (n, channels, height, '
                          'width), of 11 x 11 pixels or more, got %s' % (shape,))
 
     def scaled(m):
-        m = np.asarray(m, 'float64')
         return (m - m.min()) / (m.max() - m.min())
 
     def similarity(a, b):
@@ -163,6 +184,18 @@ def ssim(maps, others):
             u, v, gaussian_weights=True, data_range=1)
             for u, v in zip(scaled(a), scaled(b))])
     return np.array([similarity(a, b) for a, b in zip(maps, others)])
+
+
+def _as_maps(caller, *maps):
+    """Two arrays of maps in float64; checked."""
+    for m in maps:
+        if np.asarray(m).dtype.kind not in 'biuf':
+            raise TypeError(_wrong(caller, 'maps of real numbers', m))
+    a, b = [np.asarray(m, 'float64') for m in maps]
+    if a.shape != b.shape or not a.ndim:
+        raise ValueError('%s: expected maps of one shape, got %s and %s' %
+                         (caller, a.shape, b.shape))
+    return a, b
 
 
 MEASURES = dict((f.__name__, f) for f in (spearman, spearman_abs, ssim))
@@ -391,9 +424,7 @@ def randomization_test(network, images, rule=None, target=None,
     if not callable(draw):
         raise TypeError(_wrong(caller, 'draw to be a function of an array and '
                                'a RandomState', draw))
-    if not (isinstance(seed, numbers.Integral) and 0 <= seed < 2**32):
-        raise ValueError(_wrong(caller, 'seed to be an int from 0 to 2**32 - 1',
-                                seed))
+    _check_seed(caller, seed)
     names, _ = _find(caller, network)
     steps = _steps(caller, network, names, layers)
     measures = _measures(caller, measures)
@@ -617,7 +648,7 @@ def _steps(caller, network, names, layers):
 
 def _measures(caller, measures):
     """The measures by name."""
-    if isinstance(measures, str) or not isinstance(measures, (list, tuple)):
+    if not isinstance(measures, (list, tuple)):
         measures = [measures]
     functions = OrderedDict()
     for m in measures:

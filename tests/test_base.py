@@ -776,6 +776,9 @@ def test_override_gradient_arguments():
         with pytest.raises(TypeError, match='override_gradient: expected'):
             g = gradmod.override_gradient(*args)
             g(relu)
+    for grad in None, 3:  # before there is anything to decorate
+        with pytest.raises(TypeError, match='expected grad to be callable'):
+            gradmod.override_gradient(grad=grad)
     with pytest.raises(TypeError, match='expected a real Theano tensor'):
         gradmod.override_gradient(relu, _pass_on)('z')
 

@@ -97,3 +97,54 @@ def test_shape_for_rules_that_are_not_elementwise():
 def test_arguments():
     with pytest.raises(TypeError, match='check_gradient: expected a function'):
         check_gradient(3)
+
+
+def test_what_is_tried():
+    report = check_gradient(T.nnet.relu)
+    expected = [-np.inf, -2, -1, -0., 0, 1, 2, np.inf, np.nan]
+    for values in report.z, report.g:
+        np.testing.assert_array_equal(values, expected)
+        assert (np.signbit(values) == np.signbit(expected)).all()
+
+
+def test_stars():
+    report = check_gradient(ZeroBackprop(T.nnet.relu))
+    row = repr(report).splitlines()[-3]  # 0 in the place of g, where z is 2
+    assert row.split() == ['2', '0*', '0*', '0*', '0', '0', '0*', '0*', '0*',
+                           '0*']
+    assert report.differs[6, 8]  # a number in the place of NaN
+
+
+def test_one_number_by_default_and_the_first_of_several():
+    rule = gradmod.override_gradient(
+        T.tanh, lambda inputs, gs: gs[0] * T.extra_ops.cumsum(
+            T.ones_like(inputs[0])) / inputs[0].size)
+    assert check_gradient(rule).values[4, 5] == 1
+    assert check_gradient(rule, shape=(4,)).values[4, 5] == .25
+
+
+@pytest.mark.parametrize('form', [tuple, list, lambda grads: grads[0]])
+def test_what_another_recipe_returns(form):
+    recipe = OldRecipe(T.nnet.relu)
+    recipe.grad = lambda inputs, gs: form([7 * gs[0]])
+    assert check_gradient(recipe).used is theano.__version__.startswith('0.9')
+
+
+def test_linear_but_for_small_gradients():
+    rule = gradmod.override_gradient(T.tanh, lambda inputs, gs: T.switch(
+        (gs[0] > 0) & (gs[0] < 1), 0, gs[0]))
+    assert not check_gradient(rule).linear
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (dict(dtype='int32'), 'expected dtype to be one of .*float64, got str'),
+    (dict(dtype=np.float32), 'expected dtype to be one of'),
+    (dict(shape=3), 'expected shape to be a tuple of ints from 1 up, got int'),
+    (dict(shape=(2, 0)), 'expected shape'),
+    (dict(function=lambda z: 3), 'expected <lambda> to return one float tensor '
+     'variable, got int'),
+    (dict(function=lambda z: z > 0), '.*got a variable of type')])
+def test_bad_arguments(arguments, words):
+    arguments.setdefault('function', T.nnet.relu)
+    with pytest.raises(TypeError, match='check_gradient: ' + words):
+        check_gradient(**arguments)

@@ -610,3 +610,198 @@ def test_random_graphs(steps):
     f = theano.function([x], [h, new], mode=theano.Mode('py', None))
     a, b = f(Z)
     np.testing.assert_array_equal(a, b)
+
+
+FORMS = [
+    (lambda x: T.nnet.relu(x), '0.5 * (x + |x|)'),
+    (lambda x: (x + abs(x)) / 2, '(x + |x|) / 2'),
+    (lambda x: T.maximum(x, 0), 'maximum(x, 0)'),
+    (lambda x: T.switch(x > 0, x, 0), 'switch(x > 0, x, 0)'),
+    (lambda x: T.switch(x >= 0, x, 0), 'switch(x >= 0, x, 0)'),
+    (lambda x: T.switch(T.lt(0, x), x, 0), 'switch(0 < x, x, 0)'),
+    (lambda x: T.switch(x < 0, 0, x), 'switch(x < 0, 0, x)'),
+    (lambda x: T.switch(x <= 0, 0, x), 'switch(x <= 0, 0, x)'),
+    (lambda x: x * (x > 0), 'x * (x > 0)'),
+    (lambda x: x * T.cast(x > 0, x.dtype), 'x * cast(x > 0)'),
+    (lambda x: T.clip(x, 0, 1e4), 'clip(x, 0, big)')]
+
+
+@pytest.mark.parametrize('write, form', FORMS)
+def test_the_forms_are_those_that_people_write(write, form):
+    _, report = override_in(write(T.fmatrix('x')), GuidedBackprop)
+    assert [p.form for p in report] == [form]
+
+
+# What is rarely there
+
+def slopes(y, x, value):
+    return theano.function([x], theano.grad(y.sum(), x), mode=PY)(
+        np.asarray(value, x.dtype))
+
+
+def test_constants_that_do_not_broadcast_are_not_the_same():
+    x = T.vector('x')
+
+    def floor(z):
+        return T.maximum(z, np.asarray([1, 2, 3], z.dtype))
+
+    with pytest.raises(ValueError, match='found none'):
+        override_in(T.maximum(x, np.asarray([1, 2], x.dtype)), Times,
+                    match=floor)
+    y, report = override_in(floor(x), Times, match=floor)
+    assert len(report) == 1
+    assert np.array_equal(slopes(y, x, [0, 5, 0]), [2, 2, 2])
+
+
+def test_a_function_of_matrices_is_looked_for_among_matrices():
+    x, b = T.matrix('x', 'float32'), T.vector('b', 'float32')
+
+    def rectified(z):
+        if z.ndim != 2:
+            raise TypeError('no matrix')
+        return [T.nnet.relu(z)]  # in a list, as an OpFromGraph may be called
+
+    z = T.dot(x, W.T) + T.nnet.relu(b)
+    y, report = override_in(T.nnet.relu(z), Times, match=rectified)
+    assert [(p.input, p.form) for p in report] == [(z, 'rectified')]
+    gx, gb = theano.function([x, b], theano.grad(y.sum(), [x, b]), mode=PY)(
+        Z, np.float32([1, -1]))
+    # 2 in the place of the outer derivative, the inner one is the true one
+    assert np.array_equal(gx, 2 * np.ones((2, 2)).dot(W))
+    assert np.array_equal(gb, [4, 0])
+
+
+def test_a_function_without_a_signature():
+    relu = np.frompyfunc(T.nnet.relu, 1, 1)
+    x = T.vector('x')
+    y, report = override_in(T.nnet.relu(x), Times, match=relu)
+    assert len(report) == 1 and report[0].input is x
+    assert np.array_equal(slopes(y, x, [-1, 1]), [2, 2])
+
+
+def test_what_does_not_depend_on_its_input_is_no_place():
+    x, b = T.vectors('xb')
+    with pytest.raises(ValueError, match='found none'):
+        override_in(x * T.tanh(b), Times, match=lambda z: T.tanh(b))
+
+
+def test_two_halves_in_one_term_are_rectifiers():
+    # their product is 0, and no leaky rectifier
+    x = T.vector('x')
+    _, report = override_in(T.nnet.relu(x) * T.nnet.relu(-x) + x, Times)
+    assert len(report) == 2
+    assert sum(p.input is x for p in report) == 1
+
+
+def test_a_function_without_a_gradient():
+    @theano.compile.ops.as_op([T.fvector], [T.fvector])
+    def sign(z):
+        return np.sign(z)
+
+    x = T.fvector('x')
+    y, report = override_in(sign(3 * x), gradmod.StraightThrough, match=sign)
+    assert len(report) == 1
+    f = theano.function([x], [y, theano.grad(y.sum(), x)], mode=PY)
+    value, g = f(np.float32([-2, 0, 5]))
+    assert np.array_equal(value, [-1, 0, 1])
+    assert np.array_equal(g, [3, 3, 3])
+
+
+def test_a_loop_without_a_place_stays():
+    x = T.vector('x', 'float32')
+    h, _ = theano.scan(lambda h: h * 3, outputs_info=x, n_steps=2)
+    loop = theano.scan_module.scan_op.Scan
+    for outer in (lambda: T.nnet.relu(h[-1]),  # below the place
+                  lambda: T.nnet.relu(x) + h[-1]):  # and beside it
+        y, report = override_in(outer(), Times)
+        assert [p.scans for p in report] == [0]
+        assert [n for n in nodes_of([y]) if isinstance(n.op, loop)] == [
+            n for n in nodes_of([h]) if isinstance(n.op, loop)]
+        expected = 2 * 9 if report[0].input is not x else 2 + 9
+        assert np.array_equal(slopes(y, x, [-1, 1]), [expected] * 2)
+
+
+def test_a_bound_that_a_network_may_reach_is_no_rectifier():
+    with pytest.raises(ValueError, match='found none'):
+        override_in(T.clip(T.fmatrix('x'), 0, 9999), GuidedBackprop)
+
+
+def test_the_order_of_factors_counts_in_a_matrix_product():
+    x = T.fmatrix('x')
+
+    def times_w(z):
+        return T.dot(z, W)
+    assert len(override_in(times_w(x), Times, match=times_w)[1]) == 1
+    with pytest.raises(ValueError, match='found none'):
+        override_in(T.dot(W, x), Times, match=times_w)
+
+
+def test_a_predicate_beside_functions():
+    x, y = T.fmatrices('xy')
+    threshold = T.nnet.relu(y)
+    out = T.tanh(T.maximum(x, threshold))
+
+    def is_maximum(node):
+        return node.op == T.maximum
+    new, report = override_in(out, Times,
+                              match=[is_maximum, T.nnet.relu, T.tanh])
+    assert [(p.form, p.input) for p in report] == [
+        ('relu', y), ('is_maximum', x), ('tanh', out.owner.inputs[0])]
+    # of the maximum, only the first input's gradient is another
+    f = theano.function([x, y], theano.grad(new.sum(), [x, y]), mode=PY)
+    gx, gy = f(Z, np.float32([[-1, 1, -1], [1, 1, 9]]))
+    np.testing.assert_array_equal(gx, np.full_like(Z, 4))
+    np.testing.assert_array_equal(gy, [[4, 0, 4], [0, 4, 4]])
+
+
+@pytest.mark.parametrize('match, words', [
+    ([T.tanh, T.exp, T.sqr], 'expected tanh or exp or sqr in'),
+    ([T.tanh, T.exp, T.sqr, T.cos],
+     r'a form of rectifier \(tanh, exp, sqr, \.\.\.\)')])
+def test_what_is_looked_for_is_named(match, words):
+    with pytest.raises(ValueError, match=words):
+        override_in(T.fmatrix('x') + 1, Times, match=match)
+
+
+def test_a_half_times_a_square():
+    x, a = T.fmatrices('xa')
+    y = T.nnet.relu(x) * (a * a) - .1 * T.nnet.relu(-x)
+    with pytest.raises(ValueError, match='; 2 halves of leaky rectifiers'):
+        override_in(y, GuidedBackprop)
+
+
+def test_a_difference_that_is_no_negative_part():
+    x, a = T.fmatrices('xa')
+    for other in x - abs(a), x - a, x - T.exp(x), T.minimum(x, a):
+        _, report = override_in(T.nnet.relu(x) + other, GuidedBackprop)
+        assert [p.input for p in report] == [x]
+
+
+def test_a_gradient_is_refused_under_test_values():
+    with theano.configparser.change_flags(compute_test_value='raise'):
+        x = T.fmatrix('x')
+        x.tag.test_value = Z
+        gradient = theano.grad(T.nnet.relu(x - 1).sum(), x)
+        with pytest.raises(ValueError, match='without gradients'):
+            override_in(gradient, GuidedBackprop)
+
+
+def test_depths_from_the_input_on():
+    x = T.fmatrix('x')
+    y = T.nnet.relu(T.nnet.relu(T.nnet.relu(2 * x) - 1) - 1)
+    _, report = override_in(y + T.nnet.relu(x), GuidedBackprop)
+    assert sorted(place.depth for place in report) == [0, 0, 1, 2]
+
+
+def test_what_is_there_instead_is_named():
+    for y, words in [(T.tanh(T.fmatrix('x')), 'elementwise: 1 times Elemwise{t'),
+                     (T.dot(*T.fmatrices('xy')), 'elementwise: none')]:
+        with pytest.raises(ValueError, match=words):
+            override_in(y, GuidedBackprop)
+
+
+def test_a_loop_that_passes_its_input_on_adds_no_depth():
+    z = T.fmatrix('z')
+    rows, _ = theano.scan(lambda row: row, sequences=z)
+    _, report = override_in(T.nnet.relu(rows), GuidedBackprop)
+    assert [place.depth for place in report] == [0]

@@ -3,20 +3,28 @@
 Nothing here may reach the user's files or this environment's packages: what
 writes does so in folders of its own, or runs in an environment of its own.
 """
+import builtins
 import configparser
+import glob
+import importlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import sysconfig
 import textwrap
+import types
+from unittest import mock
 
 import numpy as np
 import pytest
 
-from gradmod import compat, doctor, fix
+from gradmod import compat, doctor, finder, fix
 
 import theano
+import theano.tensor as T
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(compat.__file__)))
 PACKAGES = [ROOT] + [folder for folder in sys.path if os.path.isdir(folder)]
@@ -33,6 +41,11 @@ def environment(tmp_path):
     folder = tmp_path / 'environment'
     subprocess.check_call([sys.executable, '-m', 'venv', '--without-pip',
                            str(folder)])
+    # If coverage is measured, then in there as well.
+    for name in glob.glob(os.path.join(sysconfig.get_path('purelib'),
+                                       '*cov*.pth')):
+        shutil.copy(name, sysconfig.get_path('purelib',
+                                             vars={'base': str(folder)}))
     home = tmp_path / 'home'
     home.mkdir()
     python = str(folder / ('Scripts' if os.name == 'nt' else 'bin') / 'python')
@@ -672,3 +685,257 @@ def test_it_is_run_twice(readied):
         import sys
         names = [type(finder).__name__ for finder in sys.meta_path]
         print(names.count('GradmodFinder'))''') == ['1']
+
+
+# The finder once more, in this process
+
+@pytest.fixture
+def readied_here(package, monkeypatch):
+    """What `readied` is, in this process; the real modules are put back."""
+    folder = package('theano', THEANO)
+    with open(os.path.join(folder, 'theano', 'part.py'), 'w') as f:
+        f.write('import theano as parent')
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(builtins, 'log', [], raising=False)
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name == 'theano':
+                return finder.find_spec(self, name, path, target)
+
+    monkeypatch.setattr(sys, 'meta_path', [Finder()] + sys.meta_path)
+    with mock.patch.dict(sys.modules):
+        for name in list(sys.modules):
+            if name.split('.')[0] in ('gradmod', 'theano'):
+                del sys.modules[name]
+
+        def run(program, gradmod):
+            if gradmod is None:
+                sys.modules['gradmod'] = None  # as if it were not there
+            else:
+                package('gradmod', gradmod)
+            exec(program + REPORT.replace('print(*log)', ''), {})
+            assert (Finder in map(type, sys.meta_path)) == (gradmod is None)
+            return builtins.log
+        yield run
+
+
+@pytest.mark.parametrize('program, log', [
+    ('import theano', ['gradmod', 'theano']),
+    ('import gradmod; import theano', ['gradmod', 'theano']),
+    ('import importlib, theano; importlib.reload(theano)',
+     ['gradmod', 'theano', 'theano']),
+    # found before, and made afterwards: it is what was imported
+    ('import importlib.util; spec = importlib.util.find_spec("theano");'
+     'import theano; made = importlib.util.module_from_spec(spec);'
+     'spec.loader.exec_module(made); assert made is theano',
+     ['gradmod', 'theano'])])
+def test_order_here(readied_here, program, log):
+    assert readied_here(program, GRADMOD) == log
+
+
+def test_order_here_with_another_gradmod(readied_here):
+    assert readied_here('import theano', None) == ['theano']
+
+
+def test_a_gradmod_that_imports_no_theano(readied_here):
+    assert readied_here('import theano', 'log.append("gradmod")') == [
+        'gradmod', 'theano']
+
+
+def test_what_the_finder_leaves_to_others(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # The first is no finder of today's kind.
+    monkeypatch.setattr(sys, 'meta_path', [object()] + sys.meta_path)
+    assert finder.find_spec(None, 'no_such_module', None, None) is None
+    (tmp_path / 'only_a_folder').mkdir()
+    spec = finder.find_spec(None, 'only_a_folder', None, None)
+    assert list(spec.submodule_search_locations) == [
+        str(tmp_path / 'only_a_folder')]
+    assert not isinstance(spec.loader, finder.Loader)
+
+
+# What does not come up in a whole and healthy installation
+
+def test_importing_the_program_runs_nothing(capsys):
+    assert importlib.import_module('gradmod.__main__').main is doctor.main
+    assert capsys.readouterr().out == ''
+
+
+def test_versions(monkeypatch, package):
+    # imported, and without a specification
+    odd = types.ModuleType('odd_module')
+    odd.__version__ = '7.1'
+    monkeypatch.setitem(sys.modules, 'odd_module', odd)
+    assert doctor.version('odd_module') == '7.1'
+
+    # what a package does not say, its distribution does
+    monkeypatch.syspath_prepend(package('of_no_distribution', ''))
+    known = doctor.version('lasagne')
+    monkeypatch.delattr('lasagne.__version__')
+    for _ in range(2):
+        assert doctor.version('lasagne') == known
+        assert doctor.version('of_no_distribution') == 'unknown'
+        # the same without importlib.metadata, as on Python 3.6 and 3.7
+        monkeypatch.delattr(importlib, 'metadata', raising=False)
+        monkeypatch.setitem(sys.modules, 'importlib.metadata', None)
+
+
+def test_programs_that_fail(tmp_path):
+    assert 'No such file' in doctor.first_line([str(tmp_path / 'none')])
+    assert 'exit status 3' in doctor.first_line(
+        [sys.executable, '-c', 'raise SystemExit(3)'])
+
+
+def test_blas_threads(tmp_path):
+    for name, code, words in [
+            ('mkl', 'int MKL_Get_Max_Threads() { return 3; }',
+             'MKL, threads: 3'),
+            ('open', 'const char *openblas_get_config() { return "Mine 1.2"; }'
+             'int openblas_get_num_threads() { return 5; }',
+             'Mine 1.2, threads: 5'),
+            ('other', 'int get_num_threads() { return 7; }', None)]:
+        (tmp_path / 'blas.cpp').write_text('extern "C" { %s }' % code)
+        subprocess.check_call(['g++', '-shared', '-fPIC', 'blas.cpp', '-o',
+                               'lib%s.so' % name], cwd=str(tmp_path))
+        for flag in '-l' + name, '-l:lib%s.so' % name:
+            assert doctor.blas_threads('-L%s -lm %s' % (
+                tmp_path, flag)) == words
+
+
+def test_import_order(here, monkeypatch):
+    assert 'makes it any' in doctor.import_order()
+    assert fix.fix(yes=True) == 0
+    assert doctor.import_order() == 'any'
+    monkeypatch.setattr(fix, 'pth_file', lambda: str(here))
+    assert doctor.import_order().startswith(
+        'gradmod before Theano. %s cannot be read: ' % here)
+
+
+def test_what_the_recipe_means_to_compute():
+    z, g = np.meshgrid(np.float32([-2, 0, 3]), np.float32([-1, 0, 5]))
+    zs, gs = T.fmatrices('zg')
+    # Theano 1.0 does not call it
+    (gradient,) = doctor.recipe(T.nnet.relu, zs).grad([zs], [gs])
+    assert gradient.dtype == 'float32'
+    assert np.array_equal(gradient.eval({zs: z, gs: g}),
+                          np.where((z > 0) & (g > 0), g, 0))
+
+
+def test_self_test_without_the_recipe(monkeypatch, capsys):
+    def recipe(rectify, z):
+        raise ValueError('no\nmore')
+    monkeypatch.setattr(doctor, 'recipe', recipe)
+    doctor.self_test()
+    result = json.loads(
+        capsys.readouterr().out.split('\n' + doctor.RESULT)[1])
+    assert result['recipe'] == 'ValueError: no'
+    assert result['no override']['plain'] < result['tolerance']
+    assert result['gradmod']['guided'] < result['tolerance']
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='needs a shell script')
+def test_self_test_says_nothing(monkeypatch, tmp_path):
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\necho Theano chats\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(python))
+    with pytest.raises(RuntimeError, match='^It printed no result.$'):
+        doctor.run_self_test()
+
+
+def test_without_numpy_it_is_not_too_new(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'numpy', None)
+    assert doctor.numpy_is_too_new() is False
+
+
+def test_a_self_test_that_fails_for_no_known_reason():
+    problem, advice = doctor.explain_self_test(
+        RuntimeError('Bad luck.'), {'blas.ldflags': '', 'compiler': 'g++'})
+    assert problem == 'The self-test did not end. Bad luck.'
+    assert 'THEANO_FLAGS=blas.ldflags= ' in advice
+
+
+def test_remarks(monkeypatch):
+    facts = {'compiler': 'g++', 'blas.ldflags': '-lopenblas',
+             'lasagne': '0.1', 'device': 'cpu'}
+    assert doctor.remarks(facts) == []
+    facts['blas.ldflags'] = ''
+    (note,) = doctor.remarks(facts)
+    assert note.startswith('No BLAS: ')
+    facts.update({'blas.ldflags': '-lopenblas', 'device': 'cuda0'})
+    for back_end, notes in [
+            (None, ['The device cuda0 did not start: Theano uses the CPU.']),
+            (types.SimpleNamespace(pygpu_activated=False),
+             ['The device cuda0 did not start: Theano uses the CPU.']),
+            (types.SimpleNamespace(pygpu_activated=True), [])]:
+        monkeypatch.setitem(sys.modules, 'theano.gpuarray', back_end)
+        assert doctor.remarks(facts) == notes
+
+
+def test_write_leaves_nothing_behind(tmp_path):
+    # neither where its own file cannot be made, nor where it cannot be moved
+    with pytest.raises(FileNotFoundError):
+        fix.write(str(tmp_path / 'none' / 'file'), b'new')
+    (tmp_path / 'folder').mkdir()
+    with pytest.raises(OSError):
+        fix.write(str(tmp_path / 'folder'), b'new')
+    assert os.listdir(str(tmp_path)) == ['folder']
+
+
+def test_unfix_refuses(here, capsys):
+    assert fix.fix(yes=True) == 0
+    rc = here / '.theanorc'
+    rc.write_text(rc.read_text() + '[blas]\n')  # the section twice
+    before = snapshot(here)
+    assert set(before) == {str(rc), str(here / fix.PTH)}
+    assert fix.unfix() == 1
+    out = capsys.readouterr().out
+    assert 'delete the line that gradmod wrote yourself' in out
+    assert out.splitlines()[-1] == 'Nothing was changed.'
+    assert snapshot(here) == before
+
+
+def test_the_environment_counts_where_the_file_is_missing(here, monkeypatch):
+    monkeypatch.setattr(compat, 'ldflags', None)
+    monkeypatch.setattr(compat, 'actions', ('It is set.', 'Scan.'))
+    assert fix.fix(yes=True) == 0
+
+    def refuse():
+        raise fix.Refusal('Not in this environment.')
+    monkeypatch.setattr(fix, 'check_environment', refuse)
+    assert fix.fix(yes=True) == 0  # it is there
+    assert fix.unfix() == 0
+    assert fix.fix(yes=True) == 1
+    assert os.listdir(str(here)) == []
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='needs a shell script')
+def test_a_compiler_with_arguments(tmp_path):
+    program = tmp_path / 'cxx'
+    program.write_text('#!/bin/sh\necho one $1\necho two\necho three\n')
+    program.chmod(0o755)
+    assert doctor.compiler('%s -O2' % program) == '%s, one --version' % program
+
+
+def test_blas_threads_in_another_folder(tmp_path):
+    (tmp_path / 'blas.cpp').write_text(
+        'extern "C" int MKL_Get_Max_Threads() { return 3; }')
+    subprocess.check_call(['g++', '-shared', '-fPIC', 'blas.cpp', '-o',
+                           'libmine.so'], cwd=str(tmp_path))
+    assert doctor.blas_threads('-L%s -L%s -lmine' % (
+        tmp_path / 'none', tmp_path)) == 'MKL, threads: 3'
+
+
+def test_backward_at_zero():
+    x, weights = np.zeros((1, 2)), [np.ones((2, 3))]
+    for guided in False, True:
+        assert not doctor.backward(x, weights, guided).any()
+        assert (doctor.backward(x + 1, weights, guided) == 3).all()
+
+
+def test_the_recipe_near_zero():
+    z, g = np.meshgrid(np.float32([-.5, .5]), np.float32([-.5, .5]))
+    zs, gs = T.fmatrices('zg')
+    (gradient,) = doctor.recipe(T.nnet.relu, zs).grad([zs], [gs])
+    assert np.array_equal(gradient.eval({zs: z, gs: g}), [[0, 0], [0, .5]])

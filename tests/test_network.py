@@ -1082,3 +1082,9 @@ def test_needs_no_lasagne():
     program = ("import gradmod, gradmod.network, sys; "
                "assert 'lasagne' not in sys.modules")
     subprocess.check_call([sys.executable, '-c', program])
+
+
+def test_an_error_names_the_last_output():
+    outputs = get_all_layers(mlp(tanh))
+    with pytest.raises(ValueError, match='network that ends in out. What'):
+        apply(outputs, ZeroBackprop)

@@ -671,3 +671,104 @@ def test_docstrings_have_what_they_promise():
         for word in ('Parameters', 'Returns', 'Examples', '>>>'):
             assert word in function.__doc__
     assert set(plot.__all__) == {'plot_saliency', 'map_to_rgb', 'normalize'}
+
+
+# the grid, in whole dots from the upper left corner
+
+MARGIN, GAP = 13, 12  # at 160 dots to the inch
+
+
+def boxes(figure):
+    """The left, the top, the width and the height of all axes, in dots."""
+    height = figure.bbox.height
+    return [[int(round(d)) for d in (box.x0, height - box.y1, box.width,
+                                     box.height)]
+            for box in (axes.get_window_extent() for axes in figure.axes)]
+
+
+@pytest.mark.parametrize('colorbar', [True, False])
+def test_grid(colorbar):
+    figure = plot_saliency(ZEROS, [ZEROS, ZEROS], layout='NHW',
+                           colorbar=colorbar)
+    w, h = 160, 128
+    x = [MARGIN + i * (w + GAP) for i in range(3)]
+    y = [MARGIN + i * (h + GAP) for i in range(2)]
+    images = [[left, top, w, h] for top in y for left in x]
+    bar = [x[1], y[1] + h + MARGIN, 2 * w + GAP, GAP]
+    assert boxes(figure) == images + [bar] * colorbar
+    size = figure.get_size_inches() * figure.dpi
+    assert [int(d) for d in size] == [
+        x[2] + w + MARGIN, y[1] + h + MARGIN + 56 * colorbar]
+
+
+def test_the_bar_below_small_maps_is_an_inch_wide():
+    figure = plot_saliency(Z, Z, size=.1)
+    image, map, bar = boxes(figure)
+    assert map == [MARGIN + 16 + GAP, MARGIN, 16, 16]
+    assert bar == [map[0], MARGIN + 16 + MARGIN, 160, GAP]
+    assert int(figure.bbox.width) == bar[0] + 160 + MARGIN
+
+
+def test_grid_around_texts():
+    figure = plot_saliency(ZEROS[:, :2, :2], ZEROS[:, :2, :2], layout='NHW',
+                           titles=['a title that is long'],
+                           labels=['some\nlines\nof\ntext', 'b'], size=.2)
+    renderer = figure.canvas.get_renderer()
+    title, label = (
+        text.get_window_extent(renderer) for text in
+        (figure.axes[1].title, figure.axes[0].yaxis.label))
+    dx, dy = (int(np.ceil(d)) + MARGIN for d in (title.width, label.height))
+    top, left = (int(np.ceil(d)) + MARGIN for d in (title.height, label.width))
+    x0 = MARGIN + left + (dx - GAP - 32) // 2
+    y0 = MARGIN + top + (dy - GAP - 32) // 2
+    assert boxes(figure)[:4] == [
+        [x0, y0, 32, 32], [x0 + dx, y0, 32, 32],
+        [x0, y0 + dy, 32, 32], [x0 + dx, y0 + dy, 32, 32]]
+    bar = boxes(figure)[4]
+    assert bar == [x0 + dx, MARGIN + top + 2 * dy - GAP + MARGIN, 160, GAP]
+
+
+def test_what_is_no_array_of_numbers_and_no_list_of_texts():
+    for values in ['a', 'b'], [1j], [None]:
+        with pytest.raises(TypeError, match='normalize: expected an array of '
+                           'real numbers, got'):
+            normalize(values)
+    for name in 'titles', 'labels':
+        for texts in 'ab', 3, list:
+            with pytest.raises(TypeError, match='plot_saliency: expected a '
+                               'list of ' + name):
+                plot_saliency(ZEROS, [ZEROS] * 2, layout='NHW', **{name: texts})
+
+
+@pytest.mark.parametrize('size', [np.inf, np.nan, -1, '1', None])
+def test_sizes_that_are_none(size):
+    with pytest.raises(ValueError, match='expected a size in inches above 0'):
+        plot_saliency(Z, Z, size=size)
+
+
+def test_maps_of_three_columns_are_no_channels(rng):
+    images, maps = np.zeros((2, 1, 4, 3)), rng.randn(2, 4, 3)
+    figure = plot_saliency(images, maps, layout='NCHW')
+    for axes, map in zip(figure.axes[1:4:2], maps):
+        assert_drawn(figure, axes, map_to_rgb(map))
+
+
+@pytest.mark.parametrize('mode, alignments', [
+    ('signed', ['left', 'center', 'right']), ('absolute', ['left', 'right'])])
+def test_what_is_below_the_bar_does_not_stick_out(mode, alignments):
+    bar = plot_saliency(Z, QUADRANTS, mode=mode).axes[-1]
+    assert [t.get_ha() for t in bar.get_xticklabels()] == alignments
+
+
+def test_what_only_numbers_tell():
+    assert plot_saliency([[0.]], [[[1.]]]).dpi == 160
+    values = np.ones(1001)
+    values[:6] = 1e6  # one more than the percentile leaves out
+    assert (normalize(values) == 1).sum() == 6
+    image = plot_saliency(np.uint8([[0, 127], [254, 255]]), Z).axes[0]
+    np.testing.assert_allclose(image.images[0].get_array()[..., 1],
+                               [[0, 127 / 255], [254 / 255, 1]])
+    with pytest.raises(ValueError, match='from 1.5 to 1.5'):
+        plot_saliency(Z + 1.5, Z)
+    for spine in image.spines.values():
+        np.testing.assert_allclose(spine.get_edgecolor()[:3], .7)

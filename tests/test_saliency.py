@@ -244,7 +244,7 @@ def test_integrated_gradients_are_complete(net, weights):
      r'smoothgrad: expected samples to be an int from 1 up, got int \(0\)'),
     (dict(method='smoothgrad', samples=2.), ValueError, 'got float'),
     (dict(method='smoothgrad', sigma=-1), ValueError,
-     'expected sigma to be from 0 up, got int'),
+     'expected sigma to be a finite number from 0 up, got int'),
     (dict(method='integrated_gradients', steps=0), ValueError,
      'integrated_gradients: expected steps'),
     (dict(method='integrated_gradients', baseline=np.zeros((1, 1, 4))),
@@ -981,6 +981,8 @@ def test_progress(plain, capsys, monkeypatch):
     assert '5/5' in capsys.readouterr().err
     assert len(list(plain.iter([X, X, X], progress=True))) == 3
     assert '3/3' in capsys.readouterr().err
+    plain(X, progress=True)
+    assert '1/1' in capsys.readouterr().err
     plain(X, batch_size=1)
     assert capsys.readouterr().err == ''
 
@@ -1039,3 +1041,188 @@ def test_images_that_are_not_aligned():
 def test_options_that_a_method_does_not_take(net, method, options, says):
     with pytest.raises(TypeError, match=says):
         compiled(net, method=method, **options)
+
+
+def test_a_method_without_a_signature():
+    # as those of C extensions; its options cannot be checked
+    x = T.matrix('x')
+    method = np.frompyfunc(saliency.gradient_x_input, 2, 1)
+    f = compiled(T.nnet.relu(x * 2), input_var=x, method=method)
+    images = np.asarray([[1, 3], [2, -1]], x.dtype)
+    assert np.array_equal(f(images, [1, 0]), [[0, 6], [4, 0]])
+    assert np.array_equal(f(images, 1), [[0, 6], [0, 0]])
+
+
+@pytest.mark.parametrize('baseline', ['x', np.nan, 1j, [0, np.inf, 0, 0]])
+def test_baselines_that_are_no_finite_numbers(net, baseline):
+    with pytest.raises(TypeError, match='integrated_gradients: expected a '
+                       'baseline of finite'):
+        saliency_map(net, method='integrated_gradients', baseline=baseline)
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32, 1.5, None])
+def test_seeds_that_numpy_does_not_take(net, seed):
+    with pytest.raises(ValueError, match=r'smoothgrad: expected seed to be an '
+                       r'int from 0 to 2\*\*32 - 1, got'):
+        saliency_map(net, method='smoothgrad', seed=seed)
+
+
+def test_methods_called_without_a_score(net):
+    kept = []
+    saliency_map(net, method=lambda score, x: kept.extend([score, x]) or x)
+    score, x = kept
+    for name, method in sorted(saliency.METHODS.items()):
+        options = {'layer': x} if name.endswith('gradcam') else {}
+        name = name.replace('guided_', '')  # which calls the other one
+        with pytest.raises(TypeError, match=name + ': expected a Score, got'):
+            method(3, x, **options)
+        with pytest.raises(TypeError, match=name + ': expected x to be a .* '
+                           'got int'):
+            method(score, 3, **options)
+
+
+def test_wrong_compilation(net):
+    for mode in 'FAST', 3, PY.linker:
+        with pytest.raises(TypeError, match='compile_saliency_function: '
+                           'expected mode to be a mode of Theano'):
+            compile_saliency_function(net, mode=mode)
+    for givens in [], {'x': 1}:
+        with pytest.raises(TypeError, match='compile_saliency_function: '
+                           'expected givens to be a dict whose keys are'):
+            compile_saliency_function(net, mode=PY, givens=givens)
+
+
+def test_batches_that_are_none(plain):
+    for batches in 3, None:
+        with pytest.raises(TypeError, match='expected an iterable of batches, '
+                           'got'):
+            next(plain.iter(batches))
+
+
+def test_seeds_that_numpy_takes(net):
+    for seed in 100, 2**32 - 1, np.int64(3):
+        saliency_map(net, method='smoothgrad', seed=seed)
+
+
+def test_without_noise(net, plain):
+    f = compiled(net, method='smoothgrad', samples=2, sigma=0)
+    np.testing.assert_allclose(f(X), plain(X))
+    for sigma in np.inf, np.nan, '.3', 1j:
+        with pytest.raises(ValueError, match='sigma to be a finite number'):
+            saliency_map(net, method='smoothgrad', sigma=sigma)
+
+
+def test_baselines_of_their_own_for_each_sample(net):
+    f = compiled(net, method='integrated_gradients', baseline=X)
+    np.testing.assert_array_equal(f(X), 0 * X)
+    for baseline in T.zvector(), T.tensor3():
+        with pytest.raises(TypeError, match='integrated_gradients: expected a '
+                           'baseline of'):
+            saliency_map(net, method='integrated_gradients', baseline=baseline)
+
+
+def test_dropout_does_not_take_part(net, plain):
+    dropped = lasagne.layers.DropoutLayer(net, .9)
+    np.testing.assert_array_equal(compiled(dropped)(X), plain(X))
+    with pytest.raises(TypeError, match='scalar or a vector of integers'):
+        saliency_map(net, target=theano.gof.generic())
+
+
+def test_a_method_that_returns_no_tensor(net):
+    for result in theano.gof.generic(), theano.scalar.float64(), T.dscalar():
+        with pytest.raises(TypeError, match='method to return a tensor'):
+            saliency_map(net, method=lambda score, x: result)
+
+
+# Small expressions whose maps can be written down
+
+def each(z):
+    """The score of a sample that every logit takes part in alike."""
+    return z.sum(axis=1)
+
+
+def test_defaults_in_closed_form():
+    x = T.dmatrix('x')
+    images = np.array([[1., 2], [-1, .5]])
+    f = compiled(x ** 3, input_var=x, method='smoothgrad', target=each)
+    noise = np.random.RandomState(0).normal(size=(50, 2))
+    np.testing.assert_allclose(f(images), [
+        (3 * (v + .15 * np.ptp(v) * noise) ** 2).mean(axis=0) for v in images],
+        rtol=1e-12)
+    f = compiled(x ** 3, input_var=x, method='integrated_gradients',
+                 target=each)
+    np.testing.assert_allclose(f(images), [
+        v * np.mean([3 * ((k + .5) / 50 * v) ** 2 for k in range(50)], axis=0)
+        for v in images], rtol=1e-12)
+
+
+def test_completeness_error_in_closed_form():
+    x = T.dmatrix('x')
+    images = np.array([[1., 2], [-1, .5]])
+    f = compiled(x ** 3 + 1, input_var=x, method='integrated_gradients',
+                 target='all', steps=2, baseline=-3)
+    # from b to x by two steps: the rule of the midpoint
+    b, d = -3, images + 3
+    value = d * 3 * ((b + .25 * d) ** 2 + (b + .75 * d) ** 2) / 2
+    np.testing.assert_allclose(f(images), value[:, :, np.newaxis] * np.eye(2))
+    np.testing.assert_allclose(f.completeness_error,
+                               images ** 3 - b ** 3 - value)
+    assert abs(f.completeness_error).min() > .1
+
+
+def test_gradcam_in_closed_form():
+    x = T.dtensor4('x')
+    K = np.array([[[1., 2], [-1, 4], [0, 3]], [[-2, 1], [1, -3], [0, 0]]])
+    images = np.random.RandomState(0).randn(2, 2, 3, 2)
+    A = T.nnet.relu(x)
+    z = (A * K).sum(axis=(1, 2, 3))
+    positive = np.maximum(images, 0)
+    cam = np.maximum(1.5 * positive[:, :1] - .5 * positive[:, 1:], 0)
+    guided = K * (K > 0) * (images > 0)
+    assert (cam * guided).any() and (cam == 0).any()
+    for method, want in [('gradcam', np.repeat(cam, 2, axis=1)),
+                         ('guided_gradcam', cam * guided)]:
+        f = compiled(z, input_var=x, method=method, layer=A,
+                     target=lambda z: z)
+        np.testing.assert_allclose(f(images), want, rtol=1e-12)
+
+
+def test_a_class_that_is_not_the_maximal_one():
+    x = T.dmatrix('x')
+    x.tag.test_value = image = np.array([[1., 3]])
+    with change_flags(compute_test_value='raise'):  # the classes have none
+        f = compiled(x ** 2, input_var=x)
+    for target, want in (0, [2, 0]), (1, [0, 6]), (None, [0, 6]):
+        np.testing.assert_array_equal(f(image, target), [want])
+
+
+def test_what_functions_are_called():
+    x = T.dmatrix('x')
+    for rule, method, words in [
+            (None, 'gradient', 'gradient'),
+            (None, saliency.gradient_x_input, 'gradient_x_input'),
+            (GuidedBackprop, 'gradient', 'gradient under GuidedBackprop')]:
+        f = compiled(T.nnet.relu(x), rule, input_var=x, method=method)
+        assert repr(f) == ('<saliency function: %s of float64 (None, None)>'
+                           % words)
+
+
+def test_what_fills_a_network_of_a_fixed_number_of_samples(monkeypatch):
+    net = NonlinearityLayer(InputLayer((4, 2), T.dmatrix('x')), T.sqr)
+    f = compiled(net)
+    images, seen, function = np.arange(12.).reshape(6, 2), [], f.function
+    monkeypatch.setattr(f, 'function', lambda *batch: (
+        seen.append(batch) or function(*batch)))
+    maps = f(images, [0, 1, 0, 1, 0, 1])
+    np.testing.assert_array_equal(maps, 2 * images * np.tile(np.eye(2), (3, 1)))
+    (first, _), (last, classes) = seen
+    np.testing.assert_array_equal(first, images[:4])
+    np.testing.assert_array_equal(last, images[[4, 5, 5, 5]])
+    np.testing.assert_array_equal(classes, [0, 1, 1, 1])
+
+
+def test_defaults_of_iter(plain, monkeypatch, capsys):
+    sizes = watch(plain, monkeypatch)
+    (maps,) = plain.iter([np.tile(X, (13, 1))])
+    assert sizes == [64, 1] and maps.shape == (65, 4)
+    assert capsys.readouterr().err == ''

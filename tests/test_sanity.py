@@ -14,8 +14,9 @@ from lasagne.nonlinearities import rectify, softmax, tanh
 
 import gradmod
 from gradmod import DeconvNet, GuidedBackprop
-from gradmod.sanity import (class_sensitivity, permute, plot_reports,
-                            randomization_test, spearman, spearman_abs, ssim)
+from gradmod.sanity import (RandomizationReport, class_sensitivity, permute,
+                            plot_reports, randomization_test, spearman,
+                            spearman_abs, ssim)
 
 from . import reference
 
@@ -667,3 +668,131 @@ def test_a_measure_cannot_change_the_maps(net):
         return np.zeros(len(maps))
     with pytest.raises(ValueError, match='read-only'):
         run(net, X, measures=[sorting])
+
+
+def test_ssim_of_what_has_none_does_not_warn():
+    good = np.random.RandomState(0).randn(1, 1, 11, 11)
+    for bad in np.ones_like(good), good + np.inf, good * np.nan:
+        with np.errstate(all='raise'):
+            assert np.isnan(ssim(good, bad)) and np.isnan(ssim(bad, good))
+
+
+def report_of(values, cascading=True, **others):
+    """A report of values by step and image, of one measure and of others."""
+    from collections import OrderedDict
+    values = np.array(values)
+    return RandomizationReport(
+        'gradient', cascading, ['step %d' % i for i in range(len(values))], [],
+        OrderedDict([('measure', values)] + sorted(others.items())), None, None,
+        None, None)
+
+
+def test_numbers_of_images():
+    for n, words in (1, '1 image,'), (2, '2 images,'), (3, '3 images,'):
+        lines = repr(report_of(np.ones((2, n)))).splitlines()
+        assert lines[0] == 'gradient, %s each layer with those before it' % words
+        assert len(lines) == 4
+    nan = np.nan
+    assert 'undefined for 3 of 4 maps' in repr(
+        report_of([[nan, nan], [1, nan]]))
+    assert 'undefined for 2 of 4 maps' in repr(
+        report_of([[nan, 0], [1, 1]], other=np.array([[1, nan], [0, 1]])))
+
+
+def test_how_reports_are_drawn():
+    figure = plot_reports({
+        'a': report_of([[.5], [.2], [-.2]], other=np.array([[0], [0], [-.6]])),
+        'b': report_of([[.4], [.2], [.1]], other=np.array([[0], [0], [1.]]))})
+    assert tuple(figure.get_size_inches()) == (7, 4)
+    assert figure.get_constrained_layout()
+    figure.canvas.draw()
+    boxes = [axes.get_window_extent() for axes in figure.axes]
+    assert boxes[0].x1 < boxes[1].x0 and boxes[0].y0 == boxes[1].y0
+    assert boxes[0].height > figure.bbox.height / 2
+    for axes, low in zip(figure.axes, [-.55, -1.05]):
+        assert axes.get_ylim() == (low, 1.05)
+        assert [line.get_marker() for line in axes.lines] == ['.', '.', 'None']
+        assert [line.get_linestyle() for line in axes.lines] == ['-'] * 3
+        assert list(axes.lines[2].get_ydata()) == [0, 0]
+    # many steps need room; those that do not build on each other, no line
+    figure = plot_reports({'a': report_of(np.zeros((20, 2)), False)})
+    assert tuple(figure.get_size_inches()) == (5, 4)
+    (axes,) = figure.axes
+    assert axes.lines[0].get_linestyle() == 'None'
+    assert list(axes.get_xticks()) == list(range(20))
+
+
+def test_defaults():
+    net = NonlinearityLayer(DenseLayer(
+        InputLayer((None, 3), T.dmatrix('x')), 2, nonlinearity=None), softmax)
+    report = run(net, X[:, :3])
+    assert report.cascading is True and report.maps is None
+    assert list(report.similarity) == ['spearman', 'spearman_abs']
+    # the classes are two: enough for another one
+    assert (report.classes + report.others == 1).all()
+    assert report.class_cosine.shape == (6,)
+
+
+def test_what_is_no_array_of_maps():
+    good = np.ones((2, 1, 11, 11))
+    for measure in spearman, spearman_abs, ssim:
+        for bad, error, words in [
+                (good.astype(str), TypeError, 'expected maps of real numbers'),
+                (good * 1j, TypeError, 'expected maps of real numbers, got'),
+                (good[:1], ValueError, r'maps of one shape, got '
+                 r'\(2, 1, 11, 11\) and \(1, 1, 11, 11\)')]:
+            with pytest.raises(error, match=words):
+                measure(good, bad)
+    with pytest.raises(ValueError, match='spearman: expected maps of one'):
+        spearman(1, 2)
+    with pytest.raises(TypeError, match='permute: expected an array, got list'):
+        permute([1, 2], np.random.RandomState(0))
+    with pytest.raises(TypeError, match='permute: expected rng to be a Random'):
+        permute(np.ones(2), np.random)
+
+
+def test_a_panel_has_the_whole_height():
+    figure = plot_reports({'a': report_of([[.5], [.2]])})
+    figure.canvas.draw()
+    box = figure.axes[0].get_window_extent()
+    assert box.height > figure.bbox.height / 2
+
+
+def test_one_measure_alone():
+    net = DenseLayer(InputLayer((None, 5), T.dmatrix('x')), 2, W=X[:5, :2],
+                     nonlinearity=None)
+    want = run(net, X, measures=[spearman_abs]).similarity['spearman_abs']
+    for measure in 'spearman_abs', spearman_abs:
+        report = run(net, X, measures=measure)
+        assert list(report.similarity) == ['spearman_abs']
+        np.testing.assert_array_equal(report.similarity['spearman_abs'], want)
+
+
+def test_one_image():
+    x = T.dmatrix('x')
+    logits = T.dot(x, np.array([[3., 4, 0], [4, -3, 1]]))
+    image = np.array([[1., 2]])  # of the logits 11, -2 and 2
+    got = class_sensitivity(logits, image, input_var=x, mode=PY)
+    np.testing.assert_allclose(got, [.8])
+    with pytest.raises(ValueError, match='class_sensitivity: expected other to '
+                       'be another class than target, got 0 for both'):
+        class_sensitivity(logits, image, other=0, input_var=x, mode=PY)
+
+
+def test_a_cosine_that_is_undefined_does_not_warn():
+    x = T.dmatrix('x')
+    logits = T.dot(x, np.array([[1., 0], [1, 0]]))  # one map is 0
+    with np.errstate(all='raise'):
+        assert np.isnan(spearman([[1, 2]], [[3, 3]])).all()
+        assert np.isnan(class_sensitivity(
+            logits, np.ones((2, 2)), input_var=x, mode=PY)).all()
+
+
+def test_one_image_and_one_class():
+    x = T.matrix('x', dtype='float32')
+    logits = T.dot(x, np.float32([[3, 4], [4, -3]]))
+    with pytest.raises(ValueError, match='another class than target, got 1'):
+        class_sensitivity(logits, np.float32([[1, 2]]), target=1, other=1,
+                          input_var=x, mode=PY)
+    with np.errstate(all='raise'):
+        assert np.isnan(spearman(np.ones((1, 3)), np.arange(3.)[np.newaxis]))

@@ -1,0 +1,231 @@
+"""Mutants that no test can or should tell from the original, with the reason.
+
+`run.py` does not run them, and counts them as survivors.
+"""
+import re
+
+ONE = 'there is one'
+STYLE = 'how it looks: any value close by does'
+WORDS = 'the wording of an error'
+DEVICE = 'the same on the host; tests/device tells, on a device'
+
+STYLES = re.compile(
+    r'\b(extendfrac|fontsize|labelpad|labelsize|length|linewidth|pad|rotation'
+    r'|width)=[-.\d]+')
+
+# By module: the line before, the line after, why. Blanks do not matter.
+EQUIVALENT = {
+    'base': [
+        ('key = types if len(types) > 1 else types[0]',
+         'key = types if len(types) > 1 else types[-1]', ONE),
+        ('stand_ins, [y if inputs == stand_ins else move_to_device(y)],',
+         'stand_ins, [y if inputs != stand_ins else move_to_device(y)],',
+         DEVICE),
+        ('stand_ins, [y if inputs == stand_ins else move_to_device(y)],',
+         'stand_ins, [y if not inputs == stand_ins else move_to_device(y)],',
+         DEVICE),
+    ],
+    'op': [
+        ('return lambda variable: first <= number(variable) <= last',
+         'return lambda variable: first < number(variable) <= last',
+         'the first is a stand-in, which nobody asks for'),
+        ('return lambda variable: first <= number(variable) <= last',
+         'return lambda variable: first <= number(variable) < last',
+         'the last is of a variable that is thrown away'),
+        ('if output.owner is None or not _made_since(inputs[0])(output):',
+         'if output.owner is None or not _made_since(inputs[-1])(output):',
+         'what is made after one of them is made after all'),
+        ('g = outputs[0].zeros_like()', 'g = outputs[-1].zeros_like()', ONE),
+        ('memo[g] = graft([output], dict(memo))[0]  # for its shape alone',
+         'memo[g] = graft([output], dict(memo))[-1]  # for its shape alone',
+         ONE),
+        ('self, len(self.inputs) - len(self.shared_inputs),',
+         'self, len(self.inputs) + len(self.shared_inputs),', WORDS),
+        ('len(inputs) - len(self.shared_inputs)))',
+         'len(inputs) + len(self.shared_inputs)))', WORDS),
+    ],
+    'graph': [
+        ('return (new[0] if single else new), Report(p for p, _ in chosen)',
+         'return (new[-1] if single else new), Report(p for p, _ in chosen)',
+         ONE),
+        ('v = v.owner.inputs[0]', 'v = v.owner.inputs[-1]', ONE),
+        ("SCRATCH = {'compute_test_value': 'off', 'traceback.limit': 0}",
+         "SCRATCH = {'compute_test_value': 'off', 'traceback.limit': 1}",
+         'a matter of time'),
+        ("SCRATCH = {'compute_test_value': 'off', 'traceback.limit': 0}",
+         "SCRATCH = {'compute_test_value': 'off', 'traceback.limit': -1}",
+         'a matter of time'),
+        ('return form, v.owner.inputs[0], v.owner.inputs[1:]',
+         'return form, v.owner.inputs[0], v.owner.inputs[0:]',
+         'the input has its place already'),
+        ('if _scalar_op(node.outputs[0]) not in (scalar.add, scalar.sub):',
+         'if _scalar_op(node.outputs[-1]) not in (scalar.add, scalar.sub):',
+         'all outputs have one op'),
+        ('return match[1].owner.inputs[0]', 'return match[1].owner.inputs[-1]',
+         ONE),
+        ('if _scalar_op(absolute) == scalar.abs_ and '
+         'absolute.owner.inputs[0] is x:',
+         'if _scalar_op(absolute) == scalar.abs_ and '
+         'absolute.owner.inputs[-1] is x:', ONE),
+        ('if {pattern.x, g} <= set(gof.graph.ancestors([term])) and '
+         'term.owner:',
+         'if {pattern.x, g} < set(gof.graph.ancestors([term])) and '
+         'term.owner:', 'the term is among them, too'),
+        ('here = max([depth] + [depths.get(i, 0) for i in node.inputs])',
+         'here = max([depth] + [depths.get(i, -1) for i in node.inputs])',
+         'depth is 0 or more'),
+        ('return found, max([depth] + [depths.get(v, 0) for v in outputs])',
+         'return found, max([depth] + [depths.get(v, -1) for v in outputs])',
+         'depth is 0 or more'),
+        ("in ops.most_common(8)) or 'none', halves or '')",
+         "in ops.most_common(9)) or 'none', halves or '')", WORDS),
+        ("in ops.most_common(8)) or 'none', halves or '')",
+         "in ops.most_common(7)) or 'none', halves or '')", WORDS),
+        ('return graft([place.output], memo)[0]',
+         'return graft([place.output], memo)[-1]', ONE),
+    ],
+    'network': [
+        ('(caller, _name(r), matching[0].name))',
+         '(caller, _name(r), matching[-1].name))',
+         'all that match a layer or a name have one name'),
+        ('close = difflib.get_close_matches(name, known, 1)',
+         'close = difflib.get_close_matches(name, known, 2)',
+         'the first is taken'),
+        ("+ ('perhaps you meant %r' % close[0] if close else",
+         "+ ('perhaps you meant %r' % close[-1] if close else", ONE),
+    ],
+    'check': [
+        ('for b in finite + [.5, 1e3])', 'for b in finite + [.5, 1001.0])',
+         'any large number does'),
+        ('for b in finite + [.5, 1e3])', 'for b in finite + [.5, 999.0])',
+         'any large number does'),
+    ],
+    'sanity': [
+        ('n = values[0].shape[1]', 'n = values[-1].shape[1]',
+         'all are of one shape'),
+        ("'not finite' % (self.undefined, values[0].size))",
+         "'not finite' % (self.undefined, values[-1].size))",
+         'all are of one shape'),
+        ('seed=0, keep_maps=False, batch_size=64, **options):',
+         'seed=0, keep_maps=False, batch_size=65, **options):',
+         'a matter of time'),
+        ('seed=0, keep_maps=False, batch_size=64, **options):',
+         'seed=0, keep_maps=False, batch_size=63, **options):',
+         'a matter of time'),
+        ("method='gradient', batch_size=64, **options):",
+         "method='gradient', batch_size=65, **options):", 'a matter of time'),
+        ("method='gradient', batch_size=64, **options):",
+         "method='gradient', batch_size=63, **options):", 'a matter of time'),
+        ('p.set_value(random.astype(value.dtype), borrow=True)',
+         'p.set_value(random.astype(value.dtype), borrow=False)',
+         'one more copy'),
+        ('return not np.array_equal(p.get_value(borrow=True), value)',
+         'return not np.array_equal(p.get_value(borrow=False), value)',
+         'one more copy'),
+        ('axes.set(ylim=(-1.05 if axes.get_ylim()[0] < -.5 else -.55, 1.05),',
+         'axes.set(ylim=(-1.05 if axes.get_ylim()[0] <= -.5 else -.55, 1.05),',
+         STYLE),
+        ('(caller, names[found[0]]))', '(caller, names[found[-1]]))',
+         'all that are found have one name'),
+        ('return names[found[0]], params', 'return names[found[-1]], params',
+         'all that are found have one name'),
+        ("'%d' % (caller, name, count - 1, wrong[0]))",
+         "'%d' % (caller, name, count - 1, wrong[-1]))", WORDS),
+        ('classes[classes == besides][0]))',
+         'classes[classes == besides][-1]))', WORDS),
+    ],
+    'saliency': [
+        ("if (getattr(target, 'ndim', 2) > 1",
+         "if (getattr(target, 'ndim', 3) > 1", 'any number above 1 does'),
+        ('return [np.full(n, -1)]', 'return [np.full(n, -2)]',
+         'any number below 0 does'),
+        ('finite = np.isfinite(images).reshape(n, -1).all(axis=1)',
+         'finite = np.isfinite(images).reshape(n, -2).all(axis=1)',
+         'numpy takes any number below 0'),
+        ('return graft([self.value], memo)[0]',
+         'return graft([self.value], memo)[-1]', ONE),
+        ('return graft([output], {v: conform(z, v.type)})[0]',
+         'return graft([output], {v: conform(z, v.type)})[-1]', ONE),
+        ('if classes.ndim == 0:', 'if classes.ndim == -1:',
+         'what follows does as much, in more time'),
+        ('conditions.append(T.eq(target.shape[0], z.shape[0]))',
+         'conditions.append(T.eq(target.shape[-1], z.shape[0]))', ONE),
+        ("v.name for v in everything if v.name) or 'none'), layers[0]))",
+         "v.name for v in everything if v.name) or 'none'), layers[-1]))",
+         ONE),
+        ('options = dict(options, layer=layer[0])',
+         'options = dict(options, layer=layer[-1])', ONE),
+    ],
+    'doctor': [
+        ('gradient = gradient * (gradient > 0)',
+         'gradient = gradient * (gradient >= 0)', 'where it is 0, it is 0'),
+        ('return [g * (z > 0).astype(z.dtype) * (g > 0).astype(z.dtype)]',
+         'return [g * (z > 0).astype(z.dtype) * (g >= 0).astype(z.dtype)]',
+         'where it is 0, it is 0'),
+        ("return '%s: %s' % (type(error).__name__, lines[0][:300])",
+         "return '%s: %s' % (type(error).__name__, lines[0][:301])", WORDS),
+        ("return '%s: %s' % (type(error).__name__, lines[0][:300])",
+         "return '%s: %s' % (type(error).__name__, lines[0][:299])", WORDS),
+        ("universal_newlines=True, errors='replace').split('\\n')[0]",
+         "universal_newlines=False, errors='replace').split('\\n')[0]",
+         'errors makes it text, too'),
+    ],
+    'fix': [
+        ('if changes[0]:', 'if changes[-1]:', ONE),
+        ("'file sees to it.' % compat.settings_files()[0])",
+         "'file sees to it.' % compat.settings_files()[-1])", WORDS),
+    ],
+    'plot': [
+        ('n, h, w = columns[0].shape[:3]', 'n, h, w = columns[1].shape[:3]',
+         'all columns are of one size'),
+        ('n, h, w = columns[0].shape[:3]', 'n, h, w = columns[-1].shape[:3]',
+         'all columns are of one size'),
+        ('figure = _Figure((1, 1), dpi)', 'figure = _Figure((2, 1), dpi)',
+         'its size is set when all is placed'),
+        ('figure = _Figure((1, 1), dpi)', 'figure = _Figure((0, 1), dpi)',
+         'its size is set when all is placed'),
+        ('figure = _Figure((1, 1), dpi)', 'figure = _Figure((1, 2), dpi)',
+         'its size is set when all is placed'),
+        ('figure = _Figure((1, 1), dpi)', 'figure = _Figure((1, 0), dpi)',
+         'its size is set when all is placed'),
+        ('artist = figure.text(0, 0, text, fontsize=9)',
+         'artist = figure.text(1, 0, text, fontsize=9)', 'it is only measured'),
+        ('artist = figure.text(0, 0, text, fontsize=9)',
+         'artist = figure.text(-1, 0, text, fontsize=9)',
+         'it is only measured'),
+        ('artist = figure.text(0, 0, text, fontsize=9)',
+         'artist = figure.text(0, 1, text, fontsize=9)', 'it is only measured'),
+        ('artist = figure.text(0, 0, text, fontsize=9)',
+         'artist = figure.text(0, -1, text, fontsize=9)',
+         'it is only measured'),
+        ('rgb = np.repeat((scaled + 1) / 2, 3 // scaled.shape[3], axis=3)',
+         'rgb = np.repeat((scaled + 1) / 2, 3 / scaled.shape[3], axis=3)',
+         'a whole number'),
+        ("return rgb if 'N' in layout else rgb[0]",
+         "return rgb if 'N' in layout else rgb[-1]", ONE),
+        ('grey = columns[0].dot(LUMA)[..., np.newaxis]',
+         'grey = columns[-1].dot(LUMA)[..., np.newaxis]', ONE),
+        ('if not -0.001 <= low <= high <= 1.001:  # rounding errors are no '
+         'errors',
+         'if not -0.001 < low <= high <= 1.001:  # rounding errors are no '
+         'errors', 'any small number does'),
+        ('if not -0.001 <= low <= high <= 1.001:  # rounding errors are no '
+         'errors',
+         'if not -0.001 <= low <= high < 1.001:  # rounding errors are no '
+         'errors', 'any small number does'),
+        ('columns = [np.repeat(images, 3 // channels, axis=3)]',
+         'columns = [np.repeat(images, 3 / channels, axis=3)]',
+         'a whole number'),
+    ],
+}
+
+
+def reason(module, before, after):
+    """Why two lines are said to do the same; None if they are not."""
+    before, after = before.replace(' ', ''), after.replace(' ', '')
+    if STYLES.sub('', before) == STYLES.sub('', after):
+        return STYLE
+    for old, new, why in EQUIVALENT.get(module, ()):
+        if (before, after) == (old.replace(' ', ''), new.replace(' ', '')):
+            return why
+    return None

@@ -1,0 +1,434 @@
+"""The contract of `grad`, on any tensor type, any floats and random graphs.
+
+A few examples are drawn here, the same in each run. For a longer one:
+
+    GRADMOD_EXAMPLES=1000 python -m pytest tests/test_contract.py
+"""
+import os
+from functools import lru_cache
+
+import numpy as np
+import theano
+import theano.tensor as T
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import gradmod
+
+from . import reference
+
+EXAMPLES = int(os.environ.get('GRADMOD_EXAMPLES', 0))
+
+
+def examples(default):
+    return settings(
+        max_examples=EXAMPLES or default, derandomize=not EXAMPLES,
+        deadline=None, database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,
+                               HealthCheck.filter_too_much])
+
+
+# Any type, any floats
+
+def bits(dtype):
+    return {'float16': np.uint16, 'float32': np.uint32,
+            'float64': np.uint64}[dtype]
+
+
+def special(dtype):
+    """Zeros, ones, the ends of the normal and subnormal numbers, and beyond."""
+    info = np.finfo(dtype)
+    smallest = np.nextafter(np.zeros((), dtype), np.ones((), dtype))
+    values = np.array([0, 1, info.eps, smallest, info.tiny,
+                       np.nextafter(info.tiny, np.zeros((), dtype)),
+                       info.max, np.inf, np.nan], dtype)
+    return np.concatenate([values, -values]).view(bits(dtype))
+
+
+def arrays(pattern, dtype, count, seed):
+    """Arrays of one shape, forwards or backwards in memory.
+
+    Half of the values are special ones, half are any pattern of bits.
+    """
+    rng = np.random.RandomState(seed)
+    longest = int(200 ** (1 / max(pattern.count(False), 1.)))
+    shape = tuple(1 if b else rng.randint(1, longest + 1) * (rng.rand() > .05)
+                  for b in pattern)
+    step = (slice(None, None, rng.choice([1, -1])),) * len(shape)
+
+    def draw():
+        anything = rng.bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        values = np.frombuffer(anything, bits(dtype)).reshape(shape)
+        values = np.where(rng.rand(*shape) < .5, values,
+                          rng.choice(special(dtype), shape))
+        return np.asarray(values, bits(dtype)).view(dtype)[step]
+    return [draw() for _ in range(count)]
+
+
+seeds = st.integers(0, 2 ** 32 - 2)
+dtypes = st.sampled_from(['float16', 'float32', 'float64'])
+patterns = st.lists(st.booleans(), max_size=5).map(tuple)
+
+
+def exactly_equal(got, want):
+    """The same bits, but for NaN: which one a sum of two NaN is depends, in
+    numpy as in C, on where in memory they are.
+    """
+    assert got.dtype == want.dtype and got.shape == want.shape
+    same = got.view(bits(str(got.dtype))) == want.view(bits(str(want.dtype)))
+    np.testing.assert_array_equal(same | np.isnan(got) & np.isnan(want), True,
+                                  '%s\n%s' % (got, want))
+
+
+def leaky(z):
+    return T.switch(z > 0, z, -z)
+
+
+class Quadrants(gradmod.ModifiedBackprop):
+    """g times a coefficient by the signs of z and of g."""
+
+    def __init__(self, nonlinearity, coefficients):
+        super().__init__(nonlinearity)
+        self.coefficients = coefficients
+
+    def grad(self, inputs, out_grads):
+        (z,), (g,) = inputs, out_grads
+        a, b, c, d = self.coefficients
+        return (T.switch(z > 0, T.switch(g > 0, a, b),
+                         T.switch(g > 0, c, d)) * g,)
+
+
+def quadrants(coefficients):
+    a, b, c, d = coefficients
+
+    def rule(z, g):
+        if z > 0:
+            return (a if g > 0 else b) * g
+        return (c if g > 0 else d) * g
+    return rule
+
+
+def product(x, y):
+    return x * y
+
+
+def first_of_product(inputs, out_grads):
+    (x, y), (g,) = inputs, out_grads
+    return [T.switch(y > 0, g, x), None]
+
+
+PLAIN = [T.nnet.relu, lambda z: T.maximum(z, 0), T.tanh, leaky]
+
+
+@lru_cache(maxsize=None)
+def compiled(dtype, pattern):
+    """The plain values, and the values and the gradients of all rules."""
+    type = T.TensorType(dtype, pattern)
+    z, y, g = type('z'), type('y'), type('g')
+    coefficients = [theano.shared(np.zeros((), dtype)) for _ in range(4)]
+    guided, deconv, zero, random = [
+        make(f) for make, f in zip(
+            [gradmod.GuidedBackprop, gradmod.DeconvNet, gradmod.ZeroBackprop,
+             lambda f: Quadrants(f, coefficients)], PLAIN)]
+    values = [rule(z) for rule in (guided, deconv, zero, random)]
+    two = gradmod.override_gradient(product, first_of_product)(z, y)
+    gradients = [theano.grad(None, z, known_grads={v: g}) for v in values]
+    gradients += theano.grad(None, [z, y], known_grads={two: g})
+    mode = theano.Mode('py', 'fast_compile')
+    plain = theano.function([z, y], [f(z) for f in PLAIN] + [z * y], mode=mode)
+    overridden = theano.function([z, y, g], values + [two] + gradients,
+                                 mode=mode)
+    return coefficients, plain, overridden
+
+
+@examples(150)
+@given(dtypes, patterns, seeds)
+def test_any_type_and_any_floats(dtype, pattern, seed):
+    coefficients, plain, overridden = compiled(dtype, pattern)
+    z, y, g = arrays(pattern, dtype, 3, seed)
+    abcd = np.resize(arrays((False,), dtype, 1, seed + 1)[0], 4)
+    for shared, value in zip(coefficients, abcd):
+        shared.set_value(value)
+    with np.errstate(all='ignore'):
+        want = plain(z, y)
+        got = overridden(z, y, g)
+        rules = [reference.guided, reference.deconv, reference.zero,
+                 quadrants(abcd)]
+        gradients = [reference.elementwise(rule, z, g) for rule in rules]
+        gradients += [np.where(y > 0, g, z), np.asarray(g * z)]
+    assert len(got) == len(want) + len(gradients)
+    for one, other in zip(got, want + gradients):
+        exactly_equal(one, other)
+
+
+C = theano.Mode('cvm', 'fast_run')
+
+
+@lru_cache(maxsize=None)
+def compiled_in_c(dtype, pattern):
+    """The gates with C code: bare, and fused with negations on both sides."""
+    type = T.TensorType(dtype, pattern)
+    z, g = type('z'), type('g')
+    functions = []
+    for Rule, f, rule in [
+            (gradmod.GuidedBackprop, PLAIN[0], reference.guided),
+            (gradmod.GuidedBackprop, PLAIN[1], reference.guided),
+            (gradmod.DeconvNet, PLAIN[0], reference.deconv)]:
+        value = Rule(f)(z)
+        bare = theano.grad(None, z, known_grads={value: g})
+        negated = theano.grad(None, z, known_grads={value: -g})
+        functions.append((
+            rule, theano.function([z], f(z), mode=C),
+            theano.function([z, g], [value, bare, -negated], mode=C)))
+        if dtype != 'float16':  # for which Theano does without C
+            assert all(hasattr(thunk, 'cthunk')
+                       for thunk in functions[-1][-1].fn.thunks)
+    return functions
+
+
+@examples(300)
+@given(dtypes, st.sampled_from([(), (False,), (True,) + 4 * (False,)]), seeds)
+def test_any_floats_in_c(dtype, pattern, seed):
+    z, g = arrays(pattern, dtype, 2, seed)
+    with np.errstate(all='ignore'):
+        for rule, plain, overridden in compiled_in_c(dtype, pattern):
+            value, bare, negated = overridden(z, g)
+            exactly_equal(value, plain(z))
+            exactly_equal(bare, reference.elementwise(rule, z, g))
+            exactly_equal(negated, -reference.elementwise(rule, z, -g))
+
+
+# Random graphs. All numbers are integers or halves of them, so that float64
+# holds each sum and product exactly, and gates see zeros and ties as they are.
+
+SAMPLES, UNITS = 2, 3
+
+
+class Step(object):
+    """A step of a graph in two forms: with rules, and restated.
+
+    Attributes
+    ----------
+    overridden, plain : callable
+        From Theano variables (one or two matrices, and the parameters) to the
+        result, with and without rules.
+    forward : callable
+        The same from numpy arrays.
+    backward : callable
+        From the arrays and the gradient g with respect to the result, to the
+        gradients with respect to the matrices, and to parameters by name.
+    """
+
+    def __init__(self, inputs, overridden, plain, forward, backward):
+        self.inputs, self.overridden, self.plain = inputs, overridden, plain
+        self.forward, self.backward = forward, backward
+
+
+def same(inputs, f, forward, backward):
+    return Step(inputs, f, f, forward, backward)
+
+
+def each(rule, z, g):
+    return [reference.elementwise(rule, z, g)], {}
+
+
+def plus(x):
+    return x * (x > 0)
+
+
+def half_at_zero(z):
+    return (z > 0) + .5 * (z == 0)
+
+
+def make_steps():
+    """By name. Each rule is made once, for all the places that it gets."""
+    relu = PLAIN[1]
+    guided = gradmod.GuidedBackprop(relu)
+    deconv = gradmod.DeconvNet(T.nnet.relu)
+    zero = gradmod.ZeroBackprop(leaky)
+    reverse = gradmod.GradientReversal(leaky, factor=2)
+    # Python's own numbers would be of a smaller dtype, and Theano 1.0.5 loses
+    # terms of such sums where it makes a Gemm of them.
+    random = Quadrants(T.nnet.relu, np.array([1, -.5, 2, -1]))
+
+    def nested(z):
+        return 2 * deconv(z) - z
+
+    def plain_nested(z):
+        return 2 * T.nnet.relu(z) - z
+
+    def around(z):
+        return scaled(z) + guided(z)
+    scaled = gradmod.ScaleGradient(nested, factor=-3)
+    outer = gradmod.GuidedBackprop(nested)
+    deeper = gradmod.ScaleGradient(around, factor=2)
+
+    def scaled_backward(z, g):
+        return -3 * (plus(2 * g) - g)
+
+    @gradmod.override_gradient(
+        grad=lambda inputs, out_grads: [plus(out_grads[0]), None])
+    def times(x, y):
+        return x * y
+
+    @gradmod.override_gradient(
+        grad=lambda inputs, out_grads, true_grads: [true_grads[0] * 2])
+    def twice(z):
+        return leaky(z)
+
+    def slope(p):
+        """A parametric rectifier, whose parameter the rule does not see."""
+        return lambda z: T.switch(z > 0, z, p['slope'] * z)
+    parametric = {}
+
+    def prelu(z, p):
+        key = p['slope']
+        if key not in parametric:
+            parametric[key] = gradmod.GuidedBackprop(slope(p))
+        return parametric[key](z)
+
+    return {
+        'neg': same(1, lambda z, p: -z, lambda z, p: -z,
+                    lambda z, p, g: ([-g], {})),
+        'abs': same(1, lambda z, p: abs(z), lambda z, p: abs(z),
+                    lambda z, p, g: ([np.sign(z) * g], {})),
+        'relu': same(1, lambda z, p: T.nnet.relu(z), lambda z, p: plus(z),
+                     lambda z, p, g: each(reference.plain, z, g)),
+        'add': same(2, lambda x, y, p: x + y, lambda x, y, p: x + y,
+                    lambda x, y, p, g: ([g, g], {})),
+        'sub': same(2, lambda x, y, p: x - y, lambda x, y, p: x - y,
+                    lambda x, y, p, g: ([g, -g], {})),
+        'mul': same(2, lambda x, y, p: x * y, lambda x, y, p: x * y,
+                    lambda x, y, p, g: ([g * y, g * x], {})),
+        'dot': same(1, lambda z, p: T.dot(z, p['W']),
+                    lambda z, p: z.dot(p['W']),
+                    lambda z, p, g: ([g.dot(p['W'].T)], {'W': z.T.dot(g)})),
+        'scale': same(1, lambda z, p: z * p['v'] + p['b'],
+                      lambda z, p: z * p['v'] + p['b'],
+                      lambda z, p, g: ([g * p['v']], {
+                          'v': (g * z).sum(axis=0), 'b': g.sum(axis=0)})),
+        'guided': Step(1, lambda z, p: guided(z), lambda z, p: relu(z),
+                       lambda z, p: plus(z),
+                       lambda z, p, g: each(reference.guided, z, g)),
+        'deconv': Step(1, lambda z, p: deconv(z), lambda z, p: T.nnet.relu(z),
+                       lambda z, p: plus(z),
+                       lambda z, p, g: each(reference.deconv, z, g)),
+        'zero': Step(1, lambda z, p: zero(z), lambda z, p: leaky(z),
+                     lambda z, p: abs(z),
+                     lambda z, p, g: each(reference.zero, z, g)),
+        'reverse': Step(1, lambda z, p: reverse(z), lambda z, p: leaky(z),
+                        lambda z, p: abs(z),
+                        lambda z, p, g: ([np.where(z > 0, -2 * g, 2 * g)], {})),
+        'twice': Step(1, lambda z, p: twice(z), lambda z, p: leaky(z),
+                      lambda z, p: abs(z),
+                      lambda z, p, g: ([np.where(z > 0, 2 * g, -2 * g)], {})),
+        'random': Step(1, lambda z, p: random(z), lambda z, p: T.nnet.relu(z),
+                       lambda z, p: plus(z), lambda z, p, g: each(
+                           quadrants(random.coefficients), z, g)),
+        'nested': Step(1, lambda z, p: nested(z), lambda z, p: plain_nested(z),
+                       lambda z, p: abs(z),
+                       lambda z, p, g: ([plus(2 * g) - g], {})),
+        'nested scaled': Step(1, lambda z, p: scaled(z),
+                              lambda z, p: plain_nested(z),
+                              lambda z, p: abs(z), lambda z, p, g: (
+                                  [scaled_backward(z, g)], {})),
+        'nested guided': Step(1, lambda z, p: outer(z),
+                              lambda z, p: plain_nested(z),
+                              lambda z, p: abs(z),
+                              lambda z, p, g: each(reference.guided, z, g)),
+        'nested twice': Step(
+            1, lambda z, p: deeper(z),
+            lambda z, p: plain_nested(z) + relu(z),
+            lambda z, p: abs(z) + plus(z),
+            lambda z, p, g: ([2 * (scaled_backward(z, g) + each(
+                reference.guided, z, g)[0][0])], {})),
+        'prelu': Step(1, prelu, lambda z, p: slope(p)(z),
+                      lambda z, p: np.where(z > 0, z, p['slope'] * z),
+                      lambda z, p, g: (each(reference.guided, z, g)[0], {
+                          'slope': np.where(z > 0, 0, g * z).sum(axis=0)})),
+        'times': Step(2, lambda x, y, p: times(x, y), lambda x, y, p: x * y,
+                      lambda x, y, p: x * y,
+                      lambda x, y, p, g: ([plus(g), g * x], {})),
+        # another type of tensor, and a variable that the function refers to
+        'column': Step(
+            1, lambda z, p: guided(z.sum(axis=1, keepdims=True)) - z,
+            lambda z, p: relu(z.sum(axis=1, keepdims=True)) - z,
+            lambda z, p: plus(z.sum(axis=1, keepdims=True)) - z,
+            lambda z, p, g: ([reference.elementwise(
+                reference.guided, z.sum(axis=1, keepdims=True),
+                g.sum(axis=1, keepdims=True)) - g], {})),
+        'captured': Step(
+            2, lambda x, y, p: gradmod.DeconvNet(lambda x: x * y)(x),
+            lambda x, y, p: x * y, lambda x, y, p: x * y,
+            lambda x, y, p, g: ([plus(g), g * x], {})),
+    }
+
+
+STEPS = make_steps()
+PRODUCTS = ('mul', 'times', 'captured')
+steps = st.lists(st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 9),
+                           st.integers(0, 9)), min_size=1, max_size=8).filter(
+                # Theano multiplies them all out
+                lambda program: sum(name in PRODUCTS
+                                    for name, *_ in program) < 4)
+small = st.integers(-3, 3)
+
+
+def build(program, x, params, form):
+    """The nodes of a graph: x, and the result of each step of the program."""
+    nodes = [x]
+    for name, *places in program:
+        step = STEPS[name]
+        inputs = [nodes[-1 - i % len(nodes)] for i in places[:step.inputs]]
+        nodes.append(getattr(step, form)(*inputs + [params]))
+    return nodes
+
+
+def restated(program, x, params, weights):
+    """The nodes and the gradients of their weighted sum, a step at a time."""
+    nodes = build(program, x, params, 'forward')
+    gradients = [w * np.ones_like(x) for w in weights]
+    of_params = dict((k, np.zeros_like(v)) for k, v in params.items())
+    for n in range(len(nodes) - 1, 0, -1):
+        name, *places = program[n - 1]
+        step = STEPS[name]
+        places = [n - 1 - i % n for i in places[:step.inputs]]
+        to_inputs, to_params = step.backward(
+            *[nodes[i] for i in places] + [params, gradients[n]])
+        for i, gradient in zip(places, to_inputs):
+            gradients[i] = gradients[i] + gradient
+        for k, gradient in to_params.items():
+            of_params[k] = of_params[k] + gradient
+    return nodes, gradients, of_params
+
+
+@examples(40)
+@given(steps, st.data(), st.sampled_from(['fast_run', 'fast_compile']))
+def test_random_graphs(program, data, optimizer):
+    def draw(*shape):
+        size = int(np.prod(shape))
+        return np.reshape(data.draw(st.lists(
+            small, min_size=size, max_size=size)), shape).astype(float)
+    x = draw(SAMPLES, UNITS)
+    params = {'W': draw(UNITS, UNITS), 'v': draw(UNITS), 'b': draw(UNITS),
+              'slope': draw(UNITS)}
+    weights = draw(1 + len(program), 1)
+    nodes, gradients, of_params = restated(program, x, params, weights)
+    assume(max(abs(v).max() for v in nodes + gradients
+               + list(of_params.values())) < 2 ** 40)  # else not exact
+
+    shared = dict((k, theano.shared(v)) for k, v in params.items())
+    z = T.dmatrix('z')
+    graph = build(program, z, shared, 'overridden')
+    plain = build(program, z, shared, 'plain')
+    cost = sum((w * v).sum() for (w,), v in zip(weights, graph))
+    names = sorted(params)
+    overridden = theano.grad(cost, [z] + [shared[k] for k in names],
+                             disconnected_inputs='ignore')
+    f = theano.function([z], graph + plain + overridden,
+                        mode=theano.Mode('py', optimizer))
+    got = f(x)
+    want = 2 * nodes + [gradients[0]] + [of_params[k] for k in names]
+    assert len(got) == len(want)
+    for i, (one, other) in enumerate(zip(got, want)):
+        np.testing.assert_array_equal(one, other, str(i))

@@ -1,0 +1,1334 @@
+"""Every way in which a gradient is taken, every mode, every type: the matrix.
+
+Each test compares values with a restatement in numpy, for five rules: guided
+backpropagation, DeconvNet, zero, a rule that carries a shared and a symbolic
+parameter, and `override_gradient` of a function of two inputs. The table says
+where each item is tested. A name without "test_" is one of the ways below:
+`test_ways` takes each with every rule, `test_ways_in_modes` in several modes.
+
+==============================  ==============================================
+grad: several wrt,              several_wrt, wrt_intermediate_and_shared;
+intermediate, shared and        test_base:
+captured variables              test_shared_parameter_of_the_nonlinearity,
+                                test_symbolic_variables_in_the_closure
+jacobian, hessian, grad of      jacobian, hessian, grad_of_grad; test_base:
+grad                            test_acceptance, test_second_and_third_*
+Lop, Rop                        lop, rop; test_op: test_rop_of_*
+known_grads, subgraph_grad      known_grads, subgraph_grad; test_op:
+                                test_broadcastable_output_gradient
+consider_constant, zero_grad,   consider_constant, clipped_and_scaled
+disconnected_grad, grad_clip,
+grad_scale
+disconnected: raise, ignore,    disconnected; test_op:
+warn                            test_connection_pattern_*,
+                                test_disconnected_*; test_rules:
+                                test_zero_keeps_the_path_connected
+clone, givens, updates          clone, givens, updates; test_base:
+                                test_clone_keeps_the_override
+ifelse, OpFromGraph around a    lazily, inside_op_from_graph
+rule
+scan: in the step, through      in_scan*, in_nested_scan,
+time, truncated, backwards,     gradient_within_scan; test_base:
+checkpoints, nested, strict, a  test_variables_in_the_rule_inside_scan,
+gradient within                 test_override_inside_scan; test_op:
+                                test_expands_inside_scan_*; test_graph:
+                                test_inside_scan, test_inside_nested_scans
+RecurrentLayer, LSTMLayer,      test_lasagne_loops; test_network:
+GRULayer; gradient_steps        test_equal_to_swapping_by_hand
+an op twice, a network twice,   twice, in_a_residual_chain, nested; test_base:
+chains, nested overrides        test_applied_twice_to_one_input,
+                                test_nested_overrides; test_random_networks
+test values: raise, warn        test_test_values, test_ways_with_test_values;
+                                test_base: test_test_values, test_op_made_*
+warn_float64='raise'            test_warn_float64; test_rules:
+                                test_python_literals_do_not_upcast
+modes, optimizers, linkers      test_modes, test_ways_in_modes; test_op:
+                                test_modes_without_the_rewrite_*
+memory that may be destroyed    test_in_place; test_rules:
+                                test_in_place_version_is_found
+dtypes, broadcast patterns,     test_types, test_inputs_that_are_broadcast;
+0-d to 5-d, size zero           test_rules: test_mixed_dtypes
+infinity, NaN, subnormal, -0.   test_rules: test_values_in_all_quadrants
+transposed, strided, negative   test_layouts; test_rules:
+strides, read-only              test_contiguous_and_strided_loops_agree
+pickle, deepcopy, another       test_copies, test_another_process; test_base:
+process                         test_wrapper_pickles_*,
+                                test_compiled_function_pickles_*
+threads                         test_threads; test_base: test_two_threads_*
+leaks                           test_nothing_leaks
+integers                        test_integers; test_base: test_integer_*
+complex, sparse, other kinds    test_variables_of_other_kinds; test_base:
+                                test_call_refuses_*
+verify_grad                     test_verify_grad, test_verify_grad_of_*
+==============================  ==============================================
+"""
+import copy
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import warnings
+import weakref
+from collections import OrderedDict
+
+import lasagne
+import numpy as np
+import pytest
+import theano
+import theano.sparse
+import theano.typed_list
+import theano.tensor as T
+from theano.compile.mode import predefined_optimizers
+from theano.compile.nanguardmode import NanGuardMode
+from theano.configparser import change_flags
+from theano.gof.fg import MissingInputError
+from theano.gof.vm import VM_Linker
+from theano.gradient import DisconnectedInputError
+from theano.ifelse import ifelse
+
+import gradmod
+from gradmod import DeconvNet, GuidedBackprop, ModifiedBackprop, ZeroBackprop
+
+from . import reference
+from .test_op import is_opaque
+
+relu = lasagne.nonlinearities.rectify
+SLOPE, FACTOR = .25, 1.5
+
+
+# The rules: what each is in Theano, and a restatement in numpy
+
+class Parametric(object):
+    """A leaky rectifier times a factor; `slope` is shared."""
+
+    def __init__(self, dtype):
+        self.slope = theano.shared(np.asarray(SLOPE, dtype), 'slope')
+        self.factor = T.scalar('factor', dtype)
+        self.factor.tag.test_value = np.asarray(FACTOR, dtype)
+
+    def __call__(self, z):
+        return T.switch(z > 0, z, self.slope * z) * self.factor
+
+
+class Carrying(ModifiedBackprop):
+    """g (factor + slope z), of the parameters of the nonlinearity."""
+
+    def grad(self, inputs, out_grads):
+        (z,), (g,) = inputs, out_grads
+        f = self.nonlinearity
+        return (g * (f.factor + f.slope * z),)
+
+
+def carried_by(rule):
+    f = getattr(rule, 'nonlinearity', None)
+    return [f.slope, f.factor] if isinstance(f, Parametric) else []
+
+
+def product(z, u):
+    return z * u
+
+
+def product_grad(inputs, out_grads, true_grads):
+    """g u^2 and twice the true gradient."""
+    u, (g,) = inputs[1], out_grads
+    return [g * u ** 2, 2 * true_grads[1]]
+
+
+class Second(object):
+    """A function of two with a number for its second input."""
+
+    u = -.75
+
+    def __init__(self, F):
+        self.F = F
+
+    def __call__(self, z):
+        return self.F(z, np.asarray(self.u, z.dtype))
+
+
+def each(function, *arrays):
+    """Apply a function of numbers to arrays, one number at a time."""
+    return np.vectorize(function, otypes=['float64'])(*arrays)
+
+
+class Unary(object):
+    """F(z, u) = rule(z) u. The rule's gradient is R(z, g), for f(z).
+
+    `by_z` and `by_g` are the derivatives of R.
+    """
+
+    parameters = 0
+
+    def __init__(self, rule, f, R, by_z, by_g, is_linear):
+        self.rule, self.f, self.R = rule, f, R
+        self.by_z, self.by_g, self.is_linear = by_z, by_g, is_linear
+
+    def new(self, dtype):
+        return self.rule(relu)
+
+    def apply(self, rule, z, u):
+        return rule(z) * u
+
+    def nonlinearity(self, rule):
+        return rule
+
+    def value(self, z, u):
+        return each(self.f, z) * u
+
+    def gradients(self, z, u, g):
+        return [each(self.R, z, g * u), each(self.f, z) * g]
+
+    def second(self, z, u, g, v):
+        """The derivatives of <R(z, g u), v> with respect to z, u and g."""
+        by_g = each(self.by_g, z, g * u) * v
+        return each(self.by_z, z, g * u) * v, by_g * g, by_g * u
+
+    def forward(self, z, u, vz, vu):
+        return each(self.by_g, z, z) * vz * u + each(self.f, z) * vu
+
+
+class UnaryCarrying(Unary):
+    """F(z, u) = rule(z) u, of a rule that carries parameters."""
+
+    parameters = 2
+
+    def __init__(self):
+        super().__init__(
+            Carrying, lambda z: (z if z > 0 else SLOPE * z) * FACTOR,
+            lambda z, g: g * (FACTOR + SLOPE * z), lambda z, g: g * SLOPE,
+            lambda z, g: FACTOR + SLOPE * z, True)
+
+    def new(self, dtype):
+        return Carrying(Parametric(dtype))
+
+    def gradients(self, z, u, g):
+        return super().gradients(z, u, g) + [
+            (g * u * FACTOR * np.where(z > 0, 0, z)).sum(),
+            (g * u * np.where(z > 0, z, SLOPE * z)).sum()]
+
+
+class Binary(object):
+    """F(z, u) = z u, with the gradients of `product_grad`."""
+
+    parameters = 0
+    is_linear = True
+
+    def new(self, dtype):
+        return gradmod.override_gradient(product, product_grad)
+
+    def apply(self, rule, z, u):
+        return rule(z, u)
+
+    def nonlinearity(self, rule):
+        return Second(rule)
+
+    def f(self, z):
+        return z * Second.u
+
+    def R(self, z, g):
+        return g * Second.u ** 2
+
+    def value(self, z, u):
+        return z * u
+
+    def gradients(self, z, u, g):
+        return [g * u ** 2, 2 * g * z]
+
+    def second(self, z, u, g, v):
+        return 0 * z, 2 * g * u * v, u ** 2 * v
+
+    def forward(self, z, u, vz, vu):
+        return u ** 2 * vz + 2 * z * vu
+
+
+def rectified(z):
+    return z if z > 0 else 0.
+
+
+CASES = OrderedDict([
+    ('guided', Unary(GuidedBackprop, rectified, reference.guided,
+                     lambda z, g: 0., lambda z, g: float(z > 0 and g > 0),
+                     False)),
+    ('deconv', Unary(DeconvNet, rectified, reference.deconv,
+                     lambda z, g: 0., lambda z, g: float(g > 0), False)),
+    ('zero', Unary(ZeroBackprop, rectified, reference.zero,
+                   lambda z, g: 0., lambda z, g: 0., True)),
+    ('carrying', UnaryCarrying()),
+    ('binary', Binary())])
+cases = pytest.mark.parametrize('case', list(CASES))
+TOLERANCE = {'float16': 1e-2, 'float32': 2e-4, 'float64': 1e-9}
+
+
+def same(got, want, dtype):
+    """Arrays of `dtype`, one by one equal to those of a list."""
+    assert len(got) == len(want)
+    for a, b in zip(got, want):
+        assert a.dtype == dtype and a.shape == np.shape(b)
+        scale = max(np.abs(b).max(), 1) if np.size(b) else 1
+        np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * scale)
+
+
+def numbers(dtype, *shapes, **kwargs):
+    rng = np.random.RandomState(kwargs.get('seed', 0))
+    return [rng.uniform(-2, 2, shape).astype(dtype) for shape in shapes]
+
+
+class Problem(object):
+    """y = F(x a, u) and cost = sum(c y), with values for all."""
+
+    def __init__(self, case, dtype, mode):
+        self.case, self.dtype, self.mode = CASES[case], dtype, mode
+        self.X, self.U, self.C, self.V, self.A = numbers(
+            dtype, (4, 3), (4, 5), (4, 5), (4, 3), (3, 5))
+        self.Z = self.X.dot(self.A)
+        self.x, self.u, self.c, self.v = (T.matrix(n, dtype) for n in 'xucv')
+        self.a = theano.shared(self.A, 'a')
+        self.rule = self.case.new(dtype)
+        self.parameters = carried_by(self.rule)
+        self.values = OrderedDict([
+            (self.x, self.X), (self.u, self.U), (self.c, self.C),
+            (self.v, self.V)])
+        for variable, value in self.values.items():
+            variable.tag.test_value = value
+        for parameter in self.parameters[1:]:
+            self.values[parameter] = np.asarray(FACTOR, dtype)
+        self.z = T.dot(self.x, self.a)
+        self.y = self.F(self.z, self.u)
+        self.cost = (self.c * self.y).sum()
+        self.wrt = [self.x, self.u] + self.parameters
+
+    def F(self, z, u):
+        return self.case.apply(self.rule, z, u)
+
+    def function(self, outputs, inputs=None, **kwargs):
+        return theano.function(
+            list(self.values) if inputs is None else inputs, outputs,
+            mode=self.mode, on_unused_input='ignore', **kwargs)
+
+    def check(self, outputs, want, more=(), **kwargs):
+        """Compile and compare; `more` values, or None for those left out."""
+        values = OrderedDict(self.values)
+        for variable, value in OrderedDict(more).items():
+            values[variable] = value
+            if value is None:
+                del values[variable]
+        f = self.function(list(outputs), list(values), **kwargs)
+        same(f(*values.values()), want, self.dtype)
+
+    def gradients(self, g=None, x=None, u=None):
+        """By numpy, with respect to x, u and the parameters."""
+        x, u = self.X if x is None else x, self.U if u is None else u
+        gradients = self.case.gradients(x.dot(self.A), u,
+                                        self.C if g is None else g)
+        return [gradients[0].dot(self.A.T)] + gradients[1:]
+
+    def second(self, z, u, c, v):
+        """By numpy: what <dz, v> is differentiated to, for c y^2 / 2.
+
+        With respect to z, u and c.
+        """
+        y = self.case.value(z, u)
+        by_z, by_u, by_g = self.case.second(z, u, c * y, v)
+        through = self.case.gradients(z, u, c * by_g)  # g = c y
+        return by_z + through[0], by_u + through[1], by_g * y
+
+
+# The ways
+
+def several_wrt(p):
+    p.check(theano.grad(p.cost, p.wrt), p.gradients())
+    dx, du = theano.grad(p.cost, (p.x, p.u))
+    p.check([dx, p.y], [p.gradients()[0], p.case.value(p.Z, p.U)])
+
+
+def wrt_intermediate_and_shared(p):
+    dz = p.case.gradients(p.Z, p.U, p.C)[0]
+    p.check(theano.grad(p.cost, [p.z, p.a]), [dz, p.X.T.dot(dz)])
+
+
+def jacobian(p):
+    rows = []
+    for i in range(5):
+        g = np.zeros((4, 5))
+        g[1, i] = 1
+        rows.append(p.gradients(g))
+    p.check(theano.gradient.jacobian(p.y[1], p.wrt),
+            [np.array(column) for column in zip(*rows)])
+
+
+def hessian(p):
+    x = T.vector('x', p.dtype)
+    y = p.F(T.dot(x, p.a), p.u[0])
+    cost = (p.c[0] * y ** 2).sum() / 2
+    want = [p.second(p.X[0].dot(p.A), p.U[0], p.C[0], column)[0].dot(p.A.T)
+            for column in p.A]
+    p.check([theano.gradient.hessian(cost, x)], [want], {x: p.X[0]})
+
+
+def grad_of_grad(p):
+    first = theano.grad((p.c * p.y ** 2).sum() / 2, p.x)
+    by_z, by_u, by_c = p.second(p.Z, p.U, p.C, p.V.dot(p.A))
+    p.check(theano.grad((first * p.v).sum(), [p.x, p.u, p.c],
+                        disconnected_inputs='ignore'),  # zeros do not depend
+            [by_z.dot(p.A.T), by_u, by_c])
+
+
+def lop(p):
+    p.check(theano.Lop(p.y, p.wrt, p.c), p.gradients())
+
+
+def rop(p):
+    # It agrees or is an error: also with respect to u, for Theano computes
+    # with a derivative of zeros where there is none.
+    if not p.case.is_linear:
+        for wrt, points in ([p.x, p.u], [p.v, p.c]), (p.u, p.c):
+            with pytest.raises(NotImplementedError, match='no forward mode'):
+                theano.Rop(p.y, wrt, points)
+        return
+    p.check([theano.Rop(p.y, [p.x, p.u], [p.v, p.c]),
+             theano.Rop(p.y, p.u, p.c)],
+            [p.case.forward(p.Z, p.U, p.V.dot(p.A), p.C),
+             p.case.forward(p.Z, p.U, 0 * p.Z, p.C)])
+
+
+def known_grads(p):
+    p.check(theano.grad(None, p.wrt, known_grads={p.y: p.c}), p.gradients())
+    # beside a cost, and of two variables on one path
+    dx, du = theano.grad((p.x ** 2).sum(), [p.x, p.u], known_grads=OrderedDict(
+        [(p.y, p.c), (p.z, 3 * p.z)]))
+    p.check([dx, du], [2 * p.X + 3 * p.Z.dot(p.A.T), p.gradients()[1]])
+
+
+def consider_constant(p):
+    cost = p.cost + (p.x ** 2).sum()
+    gradients = theano.grad(cost, p.wrt, consider_constant=[p.z])
+    p.check(gradients, [2 * p.X] + p.gradients()[1:])
+    cost = (p.x ** 2).sum()
+    for stop in theano.gradient.zero_grad, theano.gradient.disconnected_grad:
+        gradient = theano.grad(cost + (p.c * stop(p.y)).sum(), p.x)
+        p.check([gradient], [2 * p.X])
+
+
+def clipped_and_scaled(p):
+    y = theano.gradient.grad_clip(p.y, -.5, .5)
+    p.check(theano.grad((p.c * y).sum(), p.wrt),
+            p.gradients(np.clip(p.C, -.5, .5)))
+    y = theano.gradient.grad_scale(p.y, -3)
+    p.check(theano.grad((p.c * y).sum(), p.wrt), p.gradients(-3 * p.C))
+
+
+def disconnected(p):
+    other = T.matrix('other', p.dtype)
+    with pytest.raises(DisconnectedInputError):
+        theano.grad(p.cost, [p.x, other])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        got = theano.grad(p.cost, [p.x, other], disconnected_inputs='warn')
+    assert any('not part of the comp' in str(w.message) for w in caught)
+    want = [p.gradients()[0], np.zeros((2, 2))]
+    for gradients in got, theano.grad(p.cost, [p.x, other],
+                                      disconnected_inputs='ignore'):
+        p.check(gradients, want, {other: np.ones((2, 2), p.dtype)})
+    dx, none = theano.grad(p.cost, [p.x, other], disconnected_inputs='ignore',
+                           return_disconnected='None')
+    assert none is None
+    p.check([dx], want[:1])
+    # a shape is no value
+    with pytest.raises(DisconnectedInputError):
+        theano.grad(p.y.shape[0].astype(p.dtype), p.x)
+
+
+def subgraph_grad(p):
+    du, dz = theano.subgraph_grad([p.u], [p.z], cost=p.cost)
+    da, dx = theano.subgraph_grad([p.a], [p.x], start=dict(zip([p.z], dz)),
+                                  cost=(p.a ** 2).sum())
+    want = p.case.gradients(p.Z, p.U, p.C)
+    p.check(du + dz + da + dx,
+            [want[1], want[0], p.X.T.dot(want[0]) + 2 * p.A,
+             want[0].dot(p.A.T)])
+
+
+def clone(p):
+    # of the expression, and of its gradient
+    other = T.matrix('other', p.dtype)
+    y = theano.clone(p.y, {p.x: 2 * other})
+    dx, du = theano.grad((p.c * y).sum(), [other, p.u])
+    want = p.gradients(x=2 * p.X)
+    more = [(p.x, None), (other, p.X)]
+    p.check([dx, du], [2 * want[0], want[1]], more)
+    gradients = theano.clone(theano.grad(p.cost, p.wrt), {p.x: 2 * other})
+    p.check(gradients, want, more)
+    # of an intermediate value, and without a single input in common
+    z = theano.clone(p.y, {p.z: T.dot(p.x, p.a) - 1})
+    p.check([z], [p.case.value(p.Z - 1, p.U)])
+    copies = theano.clone([p.y, p.cost] + list(p.values), share_inputs=False)
+    gradient = theano.grad(copies[1], copies[2])
+    f = p.function([gradient], copies[2:])
+    same(f(*p.values.values()), p.gradients()[:1], p.dtype)
+
+
+def givens(p):
+    shared = theano.shared(2 * p.X)
+    p.check(theano.grad(p.cost, p.wrt), p.gradients(x=2 * p.X),
+            {p.x: None}, givens={p.x: shared})
+    dz = theano.grad(p.cost, p.z)
+    p.check([dz], [p.case.gradients(p.Z - 1, p.U, p.C)[0]],
+            givens={p.z: T.dot(p.x, p.a) - 1})
+    for slope in p.parameters[:1]:
+        p.check([p.y], [p.U * FACTOR * np.where(p.Z > 0, p.Z, p.Z / 2)],
+                givens={slope: slope * 2})
+
+
+def updates(p):
+    # two steps of gradient descent
+    da = theano.grad(p.cost, p.a)
+    f = p.function([p.y], updates=[(p.a, p.a - da / 4)])
+    a = p.A
+    for _ in range(2):
+        z = p.X.dot(a)
+        same(f(*p.values.values()), [p.case.value(z, p.U)], p.dtype)
+        a = a - p.X.T.dot(p.case.gradients(z, p.U, p.C)[0]) / 4
+        same([p.a.get_value()], [a], p.dtype)
+
+
+def twice(p):
+    # nodes that merge: of one rule, and of a network that is built anew
+    again = p.F(p.z, p.u) + p.F(T.dot(p.x, p.a), p.u)
+    gradients = theano.grad((p.c * (again + p.y)).sum(), p.wrt)
+    p.check(gradients, [3 * g for g in p.gradients()])
+
+
+def in_a_residual_chain(p):
+    h = [p.z]
+    for _ in range(3):
+        h.append(h[-1] + p.F(h[-1], p.u) / 2)
+    H = [p.Z]
+    for _ in range(3):
+        H.append(H[-1] + p.case.value(H[-1], p.U) / 2)
+    g = p.C
+    want = None
+    for z in reversed(H[:-1]):
+        new = p.case.gradients(z, p.U, g / 2)
+        g = g + new[0]
+        want = [a + b for a, b in zip(want, new)] if want else new
+    p.check(theano.grad((p.c * h[-1]).sum(), p.wrt),
+            [g.dot(p.A.T)] + want[1:])
+
+
+def nested(p):
+    # the outer rule's true gradients are those of the rule within
+    outer = gradmod.override_gradient(
+        lambda z, u: p.F(z, u), lambda i, g, true_grads: [
+            2 * t for t in true_grads])
+    gradients = theano.grad((p.c * outer(p.z, p.u)).sum(), p.wrt)
+    want = p.gradients()
+    p.check(gradients[:2], [2 * g for g in want[:2]])
+    # what it does not override, but refers to, keeps its gradient
+    outer = DeconvNet(lambda z: p.F(z, p.u))
+    gradients = theano.grad((p.c * outer(p.z)).sum(), p.wrt)
+    p.check(gradients, [np.maximum(p.C, 0).dot(p.A.T)] + want[1:])
+
+
+def inside_op_from_graph(p):
+    inputs = [p.x, p.u] + p.parameters[1:]
+    new = not theano.__version__.startswith('0.9')
+    for options in [{}] + [{'inline': True}] * new:
+        op = theano.OpFromGraph(inputs, [p.y], **options)
+        y = op(*inputs)
+        got = theano.grad((p.c * y).sum(), inputs)
+        p.check([y] + got, [p.case.value(p.Z, p.U)] + [
+            g for v, g in zip(p.wrt, p.gradients()) if v in inputs])
+
+
+def lazily(p):
+    flag = T.iscalar('flag')
+    y = ifelse(flag, p.y, p.z)
+    dx, du = theano.grad((p.c * y).sum(), [p.x, p.u])
+    for value, want in [(1, p.gradients()[:2]),
+                        (0, [p.C.dot(p.A.T), 0 * p.U])]:
+        p.check([dx, du], want, {flag: np.int32(value)})
+
+
+# Loops
+
+def loop(p, truncate=-1, backwards=False):
+    """By numpy: h = F(x a + h, u), over the rows, and gradients of c h."""
+    order = list(range(4))[::-1] if backwards else list(range(4))
+    h, zs, hs = np.zeros(5), [], []
+    for t in order:
+        zs.append(p.X[t].dot(p.A) + h)
+        h = p.case.value(zs[-1], p.U[t])
+        hs.append(h)
+    dx, du = np.zeros((4, 3)), np.zeros((4, 5))
+    parameters, g = np.zeros(p.case.parameters), np.zeros(5)
+    for i in range(4)[::-1][:truncate if truncate > 0 else 4]:
+        t = order[i]
+        dz, du[t], *more = p.case.gradients(zs[i], p.U[t], g + p.C[i])
+        dx[t], g = dz.dot(p.A.T), dz
+        parameters += more
+    return [np.array(hs), dx, du] + list(parameters)
+
+
+def scan(p, **kwargs):
+    h, _ = theano.scan(
+        lambda x, u, h, *_: p.F(T.dot(x, p.a) + h, u),
+        sequences=[p.x, p.u], outputs_info=T.zeros((5,), p.dtype), **kwargs)
+    return [h] + theano.grad((p.c * h).sum(), p.wrt)
+
+
+def in_scan(p):
+    p.check(scan(p), loop(p))
+    p.check(scan(p, non_sequences=[p.a] + p.parameters, strict=True), loop(p))
+
+
+def in_scan_truncated(p):
+    for steps in 1, 3:
+        p.check(scan(p, truncate_gradient=steps), loop(p, steps))
+
+
+def in_scan_backwards(p):
+    p.check(scan(p, go_backwards=True), loop(p, backwards=True))
+
+
+def in_scan_with_checkpoints(p):
+    if not hasattr(theano, 'scan_checkpoints'):
+        pytest.skip('new in Theano 1.0')
+    # it takes no sequences of more than numbers: the first row, four times
+    h, _ = theano.scan_checkpoints(
+        lambda h, *_: p.F(p.z[0] + h, p.u[0]), n_steps=4,
+        outputs_info=T.zeros((5,), p.dtype), save_every_N=2,
+        non_sequences=[p.x, p.u, p.a] + p.parameters)
+    got = theano.grad((p.c[1::2] * h).sum(), p.wrt)
+    q = copy.copy(p)
+    q.X, q.U = p.X[[0] * 4], p.U[[0] * 4]
+    q.C = p.C * [[0], [1], [0], [1]]  # every second one is kept
+    H, dx, du, *more = loop(q)
+    first = np.eye(4)[:, :1]
+    p.check([h] + got, [H[1::2], first * dx.sum(axis=0),
+                        first * du.sum(axis=0)] + more)
+
+
+def in_nested_scan(p):
+    def row(x, u, c):
+        h, _ = theano.scan(lambda z, u: p.F(z, u),
+                           sequences=[T.dot(x, p.a), u])
+        return (c * h).sum()
+    costs, _ = theano.scan(row, sequences=[p.x, p.u, p.c])
+    p.check(theano.grad(costs.sum(), p.wrt), p.gradients())
+
+
+def gradient_within_scan(p):
+    # the step takes a gradient, and so does what is outside
+    def step(x, u, c):
+        return theano.grad((c * p.F(T.dot(x, p.a), u) ** 2).sum() / 2, x)
+    dx, _ = theano.scan(step, sequences=[p.x, p.u, p.c])
+    by_z, by_u, _ = p.second(p.Z, p.U, p.C, p.V.dot(p.A))
+    p.check(
+        [dx] + theano.grad((dx * p.v).sum(), [p.x, p.u],
+                           disconnected_inputs='ignore'),
+        [p.gradients(p.C * p.case.value(p.Z, p.U))[0], by_z.dot(p.A.T), by_u])
+
+
+WAYS = [several_wrt, wrt_intermediate_and_shared, jacobian, hessian,
+        grad_of_grad, lop, rop, known_grads, consider_constant,
+        clipped_and_scaled, disconnected, subgraph_grad, clone, givens,
+        updates, twice, in_a_residual_chain, nested, inside_op_from_graph,
+        lazily, in_scan, in_scan_truncated, in_scan_backwards,
+        in_scan_with_checkpoints, in_nested_scan, gradient_within_scan]
+ways = pytest.mark.parametrize('way', WAYS, ids=lambda way: way.__name__)
+
+
+def virtual_machine(optimizer):
+    """A mode that runs Python, and lazily."""
+    return theano.Mode(VM_Linker(use_cloop=False, c_thunks=False), optimizer)
+
+
+PY = virtual_machine('fast_compile')
+WHOLE = virtual_machine(None)
+C = theano.Mode('cvm', 'fast_run')
+MODES = OrderedDict([
+    ('FAST_RUN', 'FAST_RUN'), ('FAST_COMPILE', 'FAST_COMPILE'),
+    ('DebugMode', 'DebugMode'), ('NanGuardMode', 'NanGuardMode'),
+    # and without compiling many small pieces of C
+    ('DebugMode py', theano.compile.DebugMode(
+        check_c_code=False, stability_patience=1)),
+    ('NanGuardMode None', NanGuardMode(True, True, True, optimizer=None))] + [
+    ('%s %s' % names, theano.Mode(*names)) for names in [
+        ('py', 'fast_run'), ('py', None), ('py', 'o3'), ('py', 'unsafe'),
+        ('c', 'fast_run'), ('c|py', 'fast_run'), ('c|py', None),
+        ('c|py_nogc', 'o2'), ('vm', 'fast_run'), ('vm', None),
+        ('vm_nogc', 'fast_run_stable'), ('cvm', None), ('cvm', 'merge'),
+        ('cvm_nogc', 'stabilize')]
+    if names[1] in predefined_optimizers])  # Theano 0.9 has not all of them
+
+
+@pytest.fixture
+def set_mode(monkeypatch):
+    """Sets the mode of what is within loops, and whether there is C at all."""
+    def set_mode(mode):
+        monkeypatch.setattr(theano.compile.mode, 'instantiated_default_mode',
+                            mode)
+        if mode is not C:
+            monkeypatch.setattr(theano.config, 'cxx', '')
+    return set_mode
+
+
+@cases
+@ways
+@pytest.mark.parametrize('dtype, mode', [
+    ('float64', PY), ('float32', WHOLE)], ids=['expanded', 'whole'])
+def test_ways(way, case, dtype, mode, set_mode):
+    set_mode(mode)
+    way(Problem(case, dtype, mode))
+
+
+# What DebugMode runs in no other way than in C.
+LOOPS = WAYS[WAYS.index(lazily):] + [jacobian, hessian]
+IN_MODES = [(way, mode) for way in WAYS for mode in (
+    'py fast_run', 'NanGuardMode None', 'DebugMode py')
+    if way not in LOOPS or mode != 'DebugMode py'] + [
+        (way, 'FAST_RUN') for way in (several_wrt, grad_of_grad, updates,
+                                      lazily, in_scan)]
+
+
+@pytest.mark.parametrize('way, mode', IN_MODES, ids=lambda value: getattr(
+    value, '__name__', value))
+def test_ways_in_modes(way, mode, set_mode):
+    # each with one rule, in turn
+    turn = WAYS.index(way) + list(MODES).index(mode)
+    case = list(CASES)[turn % len(CASES)]
+    set_mode(C if mode == 'FAST_RUN' else theano.Mode('py', 'fast_run'))
+    way(Problem(case, 'float32', MODES[mode]))
+
+
+@cases
+@pytest.mark.parametrize('mode', list(MODES))
+def test_modes(mode, case):
+    p = Problem(case, 'float64', MODES[mode])
+    outputs = [p.y] + theano.grad(p.cost, p.wrt)
+    p.check(outputs, [p.case.value(p.Z, p.U)] + p.gradients())
+    f = p.function(outputs)
+    assert is_opaque(f) == (mode.split()[-1] in ('None', 'merge',
+                                                 'fast_run_stable'))
+
+
+@cases
+def test_in_place(case):
+    # inputs that may be destroyed, outputs that may be memory of the function
+    for mode in theano.Mode('py', 'fast_run'), MODES['DebugMode py']:
+        p = Problem(case, 'float64', mode)
+        z, (dz, du) = p.v, theano.grad((p.u * p.F(p.v, p.c)).sum(), [p.v, p.c])
+        f = theano.function(
+            [theano.In(v, mutable=True, borrow=True) for v in (z, p.c, p.u)]
+            + p.parameters[1:],
+            [theano.Out(v, borrow=True) for v in (p.F(z, p.c), dz, du)],
+            mode=mode, on_unused_input='ignore')
+        for seed in 1, 2:
+            Z, U, G = numbers('float64', *[(4, 5)] * 3, seed=seed)
+            want = [p.case.value(Z, U)] + p.case.gradients(Z, U, G)[:2]
+            same(f(Z, U, G, *[FACTOR] * len(p.parameters[1:])), want, 'float64')
+
+
+# Test values and other settings
+
+@cases
+@pytest.mark.parametrize('setting', ['raise', 'warn'])
+def test_test_values(setting, case, set_mode, recwarn):
+    set_mode(PY)
+    with change_flags(compute_test_value=setting):
+        p = Problem(case, 'float64', PY)
+        gradients = theano.grad(p.cost, p.wrt)
+        of_squares = theano.grad((p.c * p.y ** 2).sum() / 2, p.x)
+        second = theano.grad((of_squares * p.v).sum(), [p.x, p.u, p.c],
+                             disconnected_inputs='ignore')
+        rows = theano.gradient.jacobian(p.y[1], p.x)
+        loop_ = scan(p, truncate_gradient=2)
+    by_z, by_u, by_c = p.second(p.Z, p.U, p.C, p.V.dot(p.A))
+    want = ([p.case.value(p.Z, p.U)] + p.gradients()
+            + [by_z.dot(p.A.T), by_u, by_c])
+    for g in np.eye(5):
+        want.append(p.gradients(np.eye(4)[:, [1]] * g)[0])
+    got = [v.tag.test_value for v in [p.y] + gradients + second]
+    got += list(rows.tag.test_value)
+    same(got + [v.tag.test_value for v in loop_], want + loop(p, 2), 'float64')
+    assert not [w for w in recwarn if 'test value' in str(w.message)]
+
+
+@pytest.mark.parametrize('setting', ['raise', 'warn'])
+@pytest.mark.parametrize('way', [
+    way for way in WAYS if way not in (  # they need test values themselves
+        hessian, disconnected, clone, lazily, inside_op_from_graph)],
+    ids=lambda way: way.__name__)
+def test_ways_with_test_values(way, setting, set_mode):
+    turn = WAYS.index(way) + len(setting)
+    set_mode(PY)
+    with change_flags(compute_test_value=setting):
+        way(Problem(list(CASES)[turn % len(CASES)], 'float64', PY))
+
+
+@cases
+def test_warn_float64(case):
+    with change_flags(warn_float64='raise'):
+        z, u, g, v = (T.matrix(n, 'float32') for n in 'zugv')
+        case = CASES[case]
+        rule = case.new('float32')
+        parameters = carried_by(rule)
+        y = case.apply(rule, z, u)
+        # without the parameters: a sum over a matrix is one of float64
+        first = theano.grad(None, [z, u], known_grads={y: g})
+        second = theano.grad(None, [z, u, g], known_grads={first[0]: v},
+                             disconnected_inputs='ignore')
+        outputs = [y] + first + second
+        assert {o.dtype for o in outputs} == {'float32'}
+        f = theano.function([z, u, g, v] + parameters[1:], outputs, mode=PY,
+                            on_unused_input='ignore')
+    Z, U, G, V = numbers('float32', *[(4, 5)] * 4)
+    want = ([case.value(Z, U)] + case.gradients(Z, U, G)[:2]
+            + list(case.second(Z, U, G, V)))
+    same(f(Z, U, G, V, *[FACTOR] * len(parameters[1:])), want, 'float32')
+
+
+# Types
+
+PATTERNS = [(), (0,), (1,), (0, 0), (1, 0), (0, 1), (1, 1), (0, 0, 0),
+            (0, 1, 0), (0, 0, 0, 0), (1, 0, 0, 1), (0, 0, 0, 0, 0),
+            (0, 1, 0, 1, 0)]
+SIZES = 2, 3, 2, 3, 2
+LEVELS = [-2, -1, -.5, -0., 0, .25, 1, 1.5]  # exact, also in float16
+
+
+def elementwise(case, type, mode):
+    """A function from z, u, g to F(z, u) and the gradients for g."""
+    case = CASES[case]
+    z, u, g = (type(n) for n in 'zug')
+    rule = case.new(type.dtype)
+    parameters = carried_by(rule)
+    # Theano's rectifier makes float32 of float16
+    y = case.apply(rule, z, u).astype(type.dtype)
+    gradients = theano.grad(None, [z, u] + parameters, known_grads={y: g})
+    assert [v.type for v in [y] + gradients[:1] + gradients[2:]] == (
+        [type] * 2 + [p.type for p in parameters])
+    gradients[1] = gradients[1].astype(type.dtype)  # not of the rule
+    f = theano.function(
+        [z, u, g] + [theano.In(p, value=np.asarray(FACTOR, p.dtype))
+                     for p in parameters[1:]],
+        [y] + gradients, mode=mode, on_unused_input='ignore')
+
+    def check(Z, U, G):
+        before = [np.array(A) for A in (Z, U, G)]
+        wide = [np.array(A, 'float64') for A in before]
+        want = [case.value(*wide[:2])] + case.gradients(*wide)
+        same(f(Z, U, G), want, type.dtype)
+        for A, B in zip((Z, U, G), before):
+            np.testing.assert_array_equal(A, B)
+    return check
+
+
+@cases
+@pytest.mark.parametrize('pattern', PATTERNS, ids=str)
+@pytest.mark.parametrize('dtype', ['float16', 'float32', 'float64'])
+def test_types(dtype, pattern, case):
+    check = elementwise(case, T.TensorType(dtype, [bool(b) for b in pattern]),
+                        PY if dtype != 'float32' else WHOLE)
+    shape = [1 if b else n for b, n in zip(pattern, SIZES)]
+    rng = np.random.RandomState(0)
+    check(*rng.choice(LEVELS, [3] + shape).astype(dtype))
+    for i, b in enumerate(pattern):  # and nothing at all
+        if not b:
+            check(*np.zeros([3] + shape[:i] + [0] + shape[i + 1:], dtype))
+
+
+LAYOUTS = OrderedDict([
+    ('contiguous', lambda a: a),
+    ('Fortran', np.asfortranarray),
+    ('transposed', lambda a: a.swapaxes(1, 2).copy().swapaxes(1, 2)),
+    ('strided', lambda a: a.repeat(2, 0).repeat(3, 2)[::2, :, ::3]),
+    ('negative', lambda a: a[::-1, :, ::-1].copy()[::-1, :, ::-1]),
+    ('one row', lambda a: np.broadcast_to(a[:1], a.shape)),
+    ('one number', lambda a: np.broadcast_to(a[:1, :1, :1], a.shape)),
+    ('read-only', lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(
+        a.shape)),
+    ('empty', lambda a: a[:, :0]),
+    ('empty and strided', lambda a: a[::2, ::-1, 2:2])])
+
+
+@pytest.mark.parametrize('case, dtype, mode', [
+    (case, 'float64', PY) for case in CASES] + [
+    (case, 'float32', C) for case in ('guided', 'deconv')])  # with C of ours
+def test_layouts(case, dtype, mode):
+    check = elementwise(case, T.TensorType(dtype, [False] * 3), mode)
+    a = np.random.RandomState(0).choice(LEVELS, (3, 3, 4, 5)).astype(dtype)
+    for name, layout in LAYOUTS.items():
+        arrays = [layout(b) for b in a]
+        assert arrays[0].dtype == dtype
+        check(*arrays)
+        if not name.startswith('empty'):  # of one argument alone
+            for i in range(3):
+                check(*[arrays[j] if j == i else a[j] for j in range(3)])
+    unaligned = np.zeros(a[0].nbytes + 1, 'int8')[1:].view(dtype)
+    with pytest.raises(TypeError, match='not aligned'):
+        check(unaligned.reshape(a[0].shape), a[1], a[2])
+
+
+@pytest.mark.parametrize('z, u', [
+    ('matrix', 'row'), ('matrix', 'col'), ('matrix', 'scalar'),
+    ('matrix', 'vector'), ('tensor4', 'matrix'), ('row', 'row'),
+    ('row', 'col'), ('vector', 'matrix'), ('scalar', 'tensor3')])
+def test_inputs_that_are_broadcast(z, u):
+    shapes = {'scalar': (), 'vector': (4,), 'row': (1, 4), 'col': (3, 1),
+              'matrix': (3, 4), 'tensor3': (2, 3, 4), 'tensor4': (2, 2, 3, 4)}
+    Z, U = numbers('float64', shapes[z], shapes[u])
+    G = numbers('float64', (Z * U).shape, seed=1)[0]
+    z, u = (getattr(T, name)(dtype='float64') for name in (z, u))
+    F = CASES['binary'].new('float64')
+
+    def function(F):
+        y = F(z, u)
+        g = y.type()
+        return theano.function([z, u, g], [y] + theano.grad(
+            None, [z, u], known_grads={y: g}), mode=PY)
+    if Z.shape != G.shape:
+        # the gradient with respect to z, g u^2, is of y's shape
+        error = TypeError if Z.ndim < G.ndim else AssertionError
+        with pytest.raises(error, match='override_gradient'):
+            function(F)(Z, U, G)
+        F = gradmod.override_gradient(
+            product, lambda i, g, true_grads: [i[1].sum() * i[0],
+                                               2 * true_grads[1]])
+        want = [Z * U, U.sum() * Z]
+    else:
+        want = [Z * U, G * U ** 2]
+    axes = tuple(range(G.ndim - U.ndim))
+    du = (2 * G * Z).sum(axis=axes)
+    for i in range(U.ndim):
+        if U.shape[i] == 1:
+            du = du.sum(axis=i, keepdims=True)
+    same(function(F)(Z, U, G), want + [du], 'float64')
+
+
+@cases
+@pytest.mark.parametrize('dtype', sorted(set(T.discrete_dtypes)))
+def test_integers(dtype, case):
+    # a gradient ends there: what Theano has for the function itself
+    case = CASES[case]
+    z, u = T.matrix('z', dtype), T.matrix('u', dtype)
+    rule = case.new('float32')
+    plain = product if case is CASES['binary'] else (
+        lambda z, u: rule.nonlinearity(z) * u)
+    inputs = [z, u] + carried_by(rule)[1:]
+    outputs = []
+    for F in lambda z, u: case.apply(rule, z, u), plain:
+        y = F(z, u)
+        outputs += [y] + theano.grad(y.sum(dtype='float64'), [z, u],
+                                     disconnected_inputs='ignore')
+    assert rule.ops == {}
+    Z, U = np.array([[[0, 1], [2, 3]], [[3, 1], [1, 0]]]).astype(dtype)
+    got = theano.function(inputs, outputs, mode=PY)(
+        Z, U, *[np.float32(FACTOR)] * len(inputs[2:]))
+    for a, b in zip(got[:3], got[3:]):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+    if dtype != 'bool':  # where sums are disjunctions
+        np.testing.assert_allclose(got[0], case.value(
+            Z.astype('float64'), U.astype('float64')))
+
+
+@cases
+@pytest.mark.parametrize('bad', [
+    T.TensorType('complex64', [False])(), T.TensorType('complex128', [])(),
+    np.zeros(3, 'complex128'), theano.sparse.csr_matrix('s', 'float32'),
+    theano.sparse.csc_matrix('s', 'float64'), theano.gof.generic('generic'),
+    theano.typed_list.TypedListType(T.fvector)()], ids=str)
+def test_variables_of_other_kinds(bad, case):
+    rule = CASES[case].new('float64')
+    calls = [(bad,)] if case != 'binary' else [
+        (bad, T.dvector()), (T.dvector(), bad)]
+    for inputs in calls:
+        with pytest.raises(TypeError, match='expected a real Theano tensor'):
+            rule(*inputs)
+    assert rule.ops == {}
+
+
+# Lasagne's loops
+
+SEQUENCES, UNITS = (2, 4, 3), 2
+random = lasagne.init.Normal(.7)
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+class Recurrent(object):
+    """Lasagne's layer, and a step and its gradient in numpy."""
+
+    states = 1
+
+    def __init__(self, f, case, **kwargs):
+        self.f, self.R = (lambda z: each(case.f, z)), (
+            lambda z, g: each(case.R, z, g))
+        self.x = T.tensor3('x', 'float64')
+        self.layer = self.make(lasagne.layers.InputLayer(
+            SEQUENCES, input_var=self.x), f, **kwargs)
+
+    def make(self, below, f, **kwargs):
+        return lasagne.layers.RecurrentLayer(
+            below, UNITS, W_in_to_hid=random, W_hid_to_hid=random, b=random,
+            nonlinearity=f, **kwargs)
+
+    def weights(self):
+        inner = self.layer.input_to_hidden, self.layer.hidden_to_hidden
+        return [v.get_value() for v in (inner[0].W, inner[1].W, inner[0].b)]
+
+    def step(self, x, h):
+        W, U, b = self.weights()
+        a = x.dot(W) + h.dot(U) + b
+        return (self.f(a),), a
+
+    def back(self, g, a):
+        W, U, _ = self.weights()
+        g = self.R(a, g)
+        return g.dot(W.T), (g.dot(U.T),)
+
+
+class Gated(Recurrent):
+    """For each gate: input weights, hidden weights, bias."""
+
+    def weights(self, gate):
+        return [getattr(self.layer, name % gate).get_value() for name in (
+            'W_in_to_%s', 'W_hid_to_%s', 'b_%s')]
+
+    def gate(self, name, x, h):
+        W, U, b = self.weights(name)
+        return x.dot(W) + h.dot(U) + b
+
+    def back_through(self, gates):
+        """With respect to x and h, for gradients of gates by name."""
+        return [sum(g.dot(self.weights(name)[i].T)
+                    for name, g in gates.items()) for i in (0, 1)]
+
+
+class LSTM(Gated):
+
+    states = 2
+
+    def make(self, below, f, **kwargs):
+        gate = lasagne.layers.Gate(random, random, random, random)
+        return lasagne.layers.LSTMLayer(
+            below, UNITS, gate, gate, lasagne.layers.Gate(
+                random, random, None, random, f), gate, f, peepholes=False,
+            **kwargs)
+
+    def step(self, x, h, c):
+        i, f, o = (sigmoid(self.gate(name, x, h))
+                   for name in ('ingate', 'forgetgate', 'outgate'))
+        a = self.gate('cell', x, h)
+        new = f * c + i * self.f(a)
+        return (o * self.f(new), new), (i, f, o, a, c, new)
+
+    def back(self, gh, gc, saved):
+        i, f, o, a, c, new = saved
+        gc = gc + self.R(new, gh * o)
+        dx, dh = self.back_through({
+            'ingate': gc * self.f(a) * i * (1 - i),
+            'forgetgate': gc * c * f * (1 - f),
+            'outgate': gh * self.f(new) * o * (1 - o),
+            'cell': self.R(a, gc * i)})
+        return dx, (dh, gc * f)
+
+
+class GRU(Gated):
+
+    def make(self, below, f, **kwargs):
+        gate = lasagne.layers.Gate(random, random, None, random)
+        return lasagne.layers.GRULayer(
+            below, UNITS, gate, gate, lasagne.layers.Gate(
+                random, random, None, random, f), **kwargs)
+
+    def step(self, x, h):
+        r, u = (sigmoid(self.gate(name, x, h))
+                for name in ('resetgate', 'updategate'))
+        W, U, b = self.weights('hidden_update')
+        a = x.dot(W) + b + r * h.dot(U)
+        new = self.f(a)
+        return ((1 - u) * h + u * new,), (r, u, a, h.dot(U), new, h)
+
+    def back(self, g, saved):
+        r, u, a, hU, new, h = saved
+        W, U, _ = self.weights('hidden_update')
+        da = self.R(a, g * u)
+        dx, dh = self.back_through({
+            'resetgate': da * hU * r * (1 - r),
+            'updategate': g * (new - h) * u * (1 - u)})
+        return dx + da.dot(W.T), (dh + (da * r).dot(U.T) + g * (1 - u),)
+
+
+@cases
+@pytest.mark.parametrize('options', [
+    {}, {'gradient_steps': 2}, {'backwards': True}, {'unroll_scan': True}],
+    ids=lambda options: ''.join(options) or 'plain')
+@pytest.mark.parametrize('layer', [Recurrent, LSTM, GRU],
+                         ids=lambda layer: layer.__name__)
+def test_lasagne_loops(layer, options, case, set_mode):
+    set_mode(PY)
+    rule = CASES[case].new('float64')
+    net = layer(CASES[case].nonlinearity(rule), CASES[case], **options)
+    if case == 'carrying' and 'unroll_scan' not in options:
+        # Lasagne tells scan to look for no variables besides the weights:
+        # this ends any nonlinearity that refers to one
+        with pytest.raises(MissingInputError, match='missing an input: slope'):
+            lasagne.layers.get_output(net.layer)
+        net.layer.nonlinearity = lambda z: z * rule.nonlinearity.slope
+        net.layer.nonlinearity_hid = net.layer.nonlinearity
+        with pytest.raises(MissingInputError, match='missing an input: slope'):
+            lasagne.layers.get_output(net.layer)
+        return
+    out = lasagne.layers.get_output(net.layer)
+    X, G = numbers('float64', SEQUENCES, SEQUENCES[:2] + (UNITS,))
+    parameters = carried_by(rule)[1:]
+    f = theano.function([net.x] + parameters, [
+        out, theano.grad((out * G).sum(), net.x)], mode=PY)
+    got = f(X, *[FACTOR] * len(parameters))
+
+    order = list(range(SEQUENCES[1]))
+    if 'backwards' in options:
+        order.reverse()
+    states = [np.zeros((SEQUENCES[0], UNITS))] * net.states
+    want, dx, saved = np.zeros_like(G), np.zeros_like(X), []
+    for t in order:
+        states, kept = net.step(X[:, t], *states)
+        want[:, t] = states[0]
+        saved.append(kept)
+    g = [np.zeros((SEQUENCES[0], UNITS))] * net.states
+    for t in order[::-1][:options.get('gradient_steps')]:
+        g = (g[0] + G[:, t],) + tuple(g[1:])
+        dx[:, t], g = net.back(*g + (saved.pop(),))
+    same(got, [want, dx], 'float64')
+
+
+# Copies, pickles, processes, threads
+
+KINDS = ['rule', 'used rule', 'network', 'expression', 'expanded function',
+         'whole function', 'C function']
+
+
+def thing(kind, case):
+    """What is to be copied."""
+    p = Problem(case, 'float64', {'whole function': WHOLE, 'C function': C}.get(
+        kind, PY))
+    outputs = [p.y] + theano.grad(p.cost, p.wrt)
+    if kind == 'rule':
+        return p.case.new('float64')
+    if kind == 'used rule':
+        return p.rule
+    if kind == 'network':
+        return lasagne.layers.DenseLayer(
+            lasagne.layers.InputLayer((None, 3)), 5, W=p.A, b=None,
+            nonlinearity=p.case.nonlinearity(p.rule))
+    if kind == 'expression':
+        return list(p.values), outputs
+    return p.function(outputs)
+
+
+def values_of(kind, case, copied):
+    """What a copy, wherever it was made, computes."""
+    p = Problem(case, 'float64', PY)
+    values = list(p.values.values())
+    if kind == 'expression':
+        copied = theano.function(*copied, mode=PY, on_unused_input='ignore')
+    elif kind.endswith('rule'):
+        p.rule, p.parameters = copied, carried_by(copied)
+        cost = (p.c * p.F(p.z, p.u)).sum()
+        copied = p.function(
+            [p.F(p.z, p.u)] + theano.grad(cost, p.wrt[:2] + p.parameters),
+            list(p.values)[:4] + p.parameters[1:])
+    elif kind == 'network':
+        out = lasagne.layers.get_output(copied, p.x)
+        copied = p.function(
+            [out, theano.grad((p.c * out).sum(), p.x)],
+            list(p.values)[:4] + carried_by(copied.nonlinearity)[1:])
+    return copied(*values)
+
+
+def check_values(kind, case, got):
+    p = Problem(case, 'float64', PY)
+    if kind == 'network':
+        want = [each(p.case.f, p.Z), each(p.case.R, p.Z, p.C).dot(p.A.T)]
+    else:
+        want = [p.case.value(p.Z, p.U)] + p.gradients()
+    same(got, want, 'float64')
+
+
+@cases
+@pytest.mark.parametrize('kind', KINDS)
+def test_copies(kind, case):
+    original = thing(kind, case)
+    for copied in copy.deepcopy(original), pickle.loads(pickle.dumps(
+            original, pickle.HIGHEST_PROTOCOL)):
+        check_values(kind, case, values_of(kind, case, copied))
+    check_values(kind, case, values_of(kind, case, original))
+
+
+def compute_pickles(path):
+    """Load each pickle of a list, and put the values in its place."""
+    with open(path, 'rb') as f:
+        pickles = pickle.load(f)
+    values = {}
+    for (kind, case), dumped in pickles.items():
+        values[kind, case] = values_of(kind, case, pickle.loads(dumped))
+    with open(path, 'wb') as f:
+        pickle.dump(values, f)
+
+
+@pytest.fixture(scope='module')
+def from_another_process(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp('pickles') / 'pickles')
+    with open(path, 'wb') as f:
+        pickle.dump({(kind, case): pickle.dumps(thing(kind, case), -1)
+                     for kind in KINDS for case in CASES}, f)
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    subprocess.check_call([
+        sys.executable, '-c', 'import gradmod, sys\n'
+        'sys.path.insert(0, sys.argv[1])\n'
+        'from tests.test_matrix import compute_pickles\n'
+        'compute_pickles(sys.argv[2])', root, path])
+    with open(path, 'rb') as f:
+        return pickle.load(f)
+
+
+@cases
+@pytest.mark.parametrize('kind', KINDS)
+def test_another_process(kind, case, from_another_process):
+    check_values(kind, case, from_another_process[kind, case])
+
+
+@cases
+def test_threads(case):
+    # Theano compiles in one thread at a time; all the rest is done in many
+    problems = [Problem(case, 'float64', PY) for _ in range(4)]
+    rule = problems[0].case.new('float64')
+    for p in problems:
+        p.rule, p.parameters = rule, carried_by(rule)
+    outputs, failed = {}, []
+    start = threading.Barrier(len(problems))
+
+    def build(p):
+        y = p.F(p.z, p.u)
+        outputs[p] = [y] + theano.grad((p.c * y).sum(),
+                                       p.wrt[:2] + p.parameters)
+
+    def run(p):
+        for _ in range(20):
+            check_values('rule', case, functions[p](*p.values.values()))
+
+    def in_threads(use):
+        def guarded(p):
+            start.wait(30)
+            try:
+                use(p)
+            except BaseException as error:
+                failed.append(error)
+        threads = [threading.Thread(target=guarded, args=(p,))
+                   for p in problems]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        in_threads(build)
+        functions = {p: p.function(
+            outputs[p], list(p.values)[:4] + p.parameters[1:])
+            for p in problems}
+        in_threads(run)
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(rule.ops) == 1
+    assert theano.config.compute_test_value == 'off'
+
+
+@cases
+def test_nothing_leaks(case):
+    def build():
+        p = Problem(case, 'float64', PY)
+        first = theano.grad(p.cost, p.wrt)
+        theano.grad((first[0] * p.v).sum(), p.u, disconnected_inputs='ignore')
+        (op,) = p.rule.ops.values()
+        return weakref.ref(p.rule), weakref.ref(op)
+
+    def objects():
+        gc.collect()
+        return len(gc.get_objects())
+    build()
+    before = objects()
+    references = [build() for _ in range(40)]
+    gc.collect()
+    assert not any(r() for pair in references for r in pair)
+    del references
+    assert objects() - before < 40
+
+
+# Rules that are the true gradient
+
+def softplus(z):
+    return T.log(1 + T.exp(z))
+
+
+TRUE = [
+    ('ScaleGradient', gradmod.ScaleGradient(softplus, factor=1.)),
+    ('GradientReversal', gradmod.GradientReversal(softplus, factor=-1.)),
+    ('ClipGradient', gradmod.ClipGradient(softplus, low=-99., high=99.)),
+    ('ClipGradientNorm', gradmod.ClipGradientNorm(softplus, norm=99.)),
+    ('NoisyGradient', gradmod.NoisyGradient(softplus)),
+    ('GradientProbe', gradmod.GradientProbe(softplus, np.max)),
+    ('NaNGuard', gradmod.NaNGuard(softplus)),
+    ('BackpropThrough', gradmod.BackpropThrough(lambda z: z + 1)),
+    ('StraightThrough', gradmod.StraightThrough(lambda z: z + 1)),
+    ('EpsilonLRP', gradmod.EpsilonLRP(lambda z: 3 * z, epsilon=0.)),
+    ('override_gradient, on request', gradmod.override_gradient(
+        softplus, lambda i, g, true_grads: true_grads)),
+    ('override_gradient, None', gradmod.override_gradient(
+        softplus, lambda i, g: [None])),
+    ('override_gradient, by hand', gradmod.override_gradient(
+        softplus, lambda i, g: [g[0] * T.nnet.sigmoid(i[0])])),
+    # for the incoming gradients that verify_grad draws, which are positive
+    ('GuidedGradient', gradmod.GuidedGradient(softplus)),
+    ('GuidedBackprop', GuidedBackprop(relu)),
+    ('DeconvNet', DeconvNet(lambda z: z + 1)),
+    ('DeconvNonlinearity', gradmod.DeconvNonlinearity(lambda z: T.abs_(z)))]
+FALSE = [ZeroBackprop(softplus), GuidedBackprop(softplus), DeconvNet(softplus),
+         gradmod.ScaleGradient(softplus, factor=1.01),
+         gradmod.override_gradient(softplus, lambda i, g: g)]
+POINTS = np.array([[-1.5, -.75, .5], [2, .25, 1]])
+
+
+@pytest.mark.parametrize('rule', [rule for _, rule in TRUE],
+                         ids=[name for name, _ in TRUE])
+def test_verify_grad(rule):
+    points = abs(POINTS) if 'Deconv' in repr(rule) else POINTS
+    theano.gradient.verify_grad(rule, [points], rng=np.random.RandomState(0),
+                                mode=PY)
+    theano.gradient.verify_grad(  # within a graph
+        lambda z: T.tanh(rule(rule(z * .5 + 1))), [abs(points)],
+        rng=np.random.RandomState(0), mode=PY)
+
+
+@pytest.mark.parametrize('rule', FALSE, ids=repr)
+def test_verify_grad_of_others_fails(rule):
+    with pytest.raises(theano.gradient.verify_grad.E_grad):
+        theano.gradient.verify_grad(rule, [POINTS], mode=PY,
+                                    rng=np.random.RandomState(0))
+
+
+def test_verify_grad_of_two_inputs():
+    F = gradmod.override_gradient(product, lambda i, g: [g[0] * i[1], None])
+    rng = np.random.RandomState(0)
+    theano.gradient.verify_grad(F, [POINTS, POINTS[::-1]], rng=rng, mode=PY)
+    theano.gradient.verify_grad(F, [POINTS, POINTS[:1, :1]], rng=rng, mode=PY)
+    with pytest.raises(theano.gradient.verify_grad.E_grad):
+        theano.gradient.verify_grad(CASES['binary'].new('float64'),
+                                    [POINTS, POINTS], rng=rng, mode=PY)
