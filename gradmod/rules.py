@@ -7,7 +7,6 @@ A parameter is a number, an array or a Theano variable. Whatever else it is, a
 TypeError says so when the rule is first applied.
 """
 import numpy as np
-import theano
 import theano.tensor as T
 from theano.printing import Print
 from theano.scan_module.scan_utils import equal_computations
