@@ -133,7 +133,7 @@ def check_gradient(function, dtype='float32', shape=(1,)):
         return at
 
     def table(at):
-        return np.array([[at(a, b) for b in VALUES] for a in VALUES])
+        return np.array([[at(a, b) for b in VALUES] for a in VALUES], dtype)
 
     at = evaluate(theano.grad(None, z, known_grads={y: g},
                               disconnected_inputs='ignore'))

@@ -148,3 +148,13 @@ def test_bad_arguments(arguments, words):
     arguments.setdefault('function', T.nnet.relu)
     with pytest.raises(TypeError, match='check_gradient: ' + words):
         check_gradient(**arguments)
+
+
+def test_a_nonlinearity_that_computes_in_more_digits():
+    def leaky(z):
+        return T.maximum(z, np.float64(.1) * z)
+    rule = gradmod.GuidedGradient(leaky)
+    report = gradmod.check_gradient(rule)
+    assert rule(T.fvector()).dtype == 'float64'
+    assert report.values.dtype == report.true.dtype == 'float32'
+    assert not report.differs[:, report.g > 0].any()
