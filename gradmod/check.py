@@ -105,6 +105,7 @@ def check_gradient(function, dtype='float32', shape=(1,)):
     if not callable(function):
         raise TypeError('check_gradient: expected a function of one Theano '
                         'variable, got %s' % _describe(function))
+    dtype = dtype.name if isinstance(dtype, np.dtype) else dtype
     if not (isinstance(dtype, str) and dtype in T.float_dtypes):
         raise TypeError('check_gradient: expected dtype to be one of %s, got %s'
                         % (', '.join(T.float_dtypes), _describe(dtype)))

@@ -257,7 +257,8 @@ class GradientOverrideOp(OpFromGraph):
         (output,), g, terms = self.outputs, self.output_grad, []
         overridden = len(self.inputs) - len(self.shared_inputs)
         for v, gradient in list(zip(points, self.gradients))[:overridden]:
-            if v is None or isinstance(gradient.type, DisconnectedType):
+            if (v is None or v.dtype in T.discrete_dtypes
+                    or isinstance(gradient.type, DisconnectedType)):
                 continue
             if isinstance(gradient.type, NullType):
                 raise NotImplementedError(

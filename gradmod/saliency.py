@@ -246,7 +246,7 @@ def integrated_gradients(score, x, steps=50, baseline=0):
     b = baseline
     if not isinstance(b, theano.Variable):
         b = np.asarray(b)
-        if b.dtype.kind in 'biuf' and np.isfinite(b).all():
+        if b.dtype.kind in 'biuf' and np.isfinite(b.astype(x.dtype)).all():
             b = T.constant(b.astype(x.dtype))
     if not (isinstance(b, _tensor_py_operators)
             and b.dtype not in T.complex_dtypes):
@@ -950,7 +950,8 @@ class SaliencyFunction(object):
             As for a call, when its turn comes.
         """
         if (isinstance(batches, theano.Variable)
-                or not hasattr(type(batches), '__iter__')):
+                or not (hasattr(type(batches), '__iter__')
+                        or hasattr(type(batches), '__getitem__'))):
             raise TypeError(_wrong(self, 'an iterable of batches', batches))
         for batch in _bar(progress, batches):
             images, t = batch if isinstance(batch, tuple) else (batch, target)

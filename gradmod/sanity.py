@@ -99,6 +99,7 @@ def spearman(maps, others, absolute=False):
     from scipy.stats import rankdata
 
     def ranks(v):
+        v = v.astype('float64')
         v = abs(v) if absolute else v
         v = (v.sum(axis=0) if v.ndim > 2 else v).ravel()
         if not np.isfinite(v).all():
@@ -175,6 +176,7 @@ def ssim(maps, others):
                          'width), of 11 x 11 pixels or more, got %s' % (shape,))
 
     def scaled(m):
+        m = m.astype('float64')
         return (m - m.min()) / (m.max() - m.min())
 
     def similarity(a, b):
@@ -187,11 +189,11 @@ def ssim(maps, others):
 
 
 def _as_maps(caller, *maps):
-    """Two arrays of maps in float64; checked."""
+    """Two arrays of maps; checked."""
+    a, b = maps = [np.asarray(m) for m in maps]
     for m in maps:
-        if np.asarray(m).dtype.kind not in 'biuf':
+        if m.dtype.kind not in 'biuf':
             raise TypeError(_wrong(caller, 'maps of real numbers', m))
-    a, b = [np.asarray(m, 'float64') for m in maps]
     if a.shape != b.shape or not a.ndim:
         raise ValueError('%s: expected maps of one shape, got %s and %s' %
                          (caller, a.shape, b.shape))

@@ -150,6 +150,11 @@ def test_bad_arguments(arguments, words):
         check_gradient(**arguments)
 
 
+def test_a_dtype_of_numpy():
+    report = check_gradient(T.nnet.relu, dtype=np.zeros(1, 'float64').dtype)
+    assert report.values.dtype == 'float64'
+
+
 def test_a_nonlinearity_that_computes_in_more_digits():
     def leaky(z):
         return T.maximum(z, np.float64(.1) * z)

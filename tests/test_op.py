@@ -399,3 +399,14 @@ def test_rop_under_test_values():
     with theano.configparser.change_flags(compute_test_value='raise'):
         forward = theano.Rop(Times(T.nnet.relu, 3)(z), z, v)
     np.testing.assert_array_equal(forward.tag.test_value, 3 * W)
+
+
+def test_rop_past_integers():
+    z, v = T.fmatrices('zv')
+    n = T.lmatrix('n')
+    y = override_gradient(lambda a, i: a * i, lambda inputs, gs: [
+        gs[0] * inputs[1] * 5, None])(z, n)
+    f = theano.function([z, n, v], theano.Rop(y, z, v), mode=PY,
+                        on_unused_input='ignore')
+    N = np.array([[1, 2, 3], [4, 5, 6]])
+    np.testing.assert_array_equal(f(Z, N, W), 5 * W * N)

@@ -1226,3 +1226,18 @@ def test_defaults_of_iter(plain, monkeypatch, capsys):
     (maps,) = plain.iter([np.tile(X, (13, 1))])
     assert sizes == [64, 1] and maps.shape == (65, 4)
     assert capsys.readouterr().err == ''
+
+
+def test_a_baseline_beyond_the_dtype():
+    x = T.fmatrix('x')
+    with pytest.raises(TypeError, match='a baseline of finite'):
+        saliency_map(T.nnet.relu(x), input_var=x, baseline=1e300,
+                     method='integrated_gradients')
+
+
+def test_iter_over_a_sequence_that_has_no_iterator(plain):
+    class Batches(object):
+        def __getitem__(self, i):
+            return [X[:2], X[2:]][i]
+    np.testing.assert_allclose(np.concatenate(list(plain.iter(Batches()))),
+                               plain(X), rtol=1e-12)
