@@ -271,3 +271,43 @@ def test_a_quantile_is_a_single_number(quantile):
     rule = gradmod.RectGrad(T.nnet.relu, quantile=quantile)
     with pytest.raises(TypeError, match='quantile to be a single number'):
         rule(T.matrix())
+
+
+def at(rule, z, g):
+    """The gradient by `rule` at vectors of float64."""
+    x, v = T.dvectors('xv')
+    f = theano.function([x, v], theano.grad(
+        None, x, known_grads={rule(x): v}, disconnected_inputs='ignore'),
+        mode=PY, on_unused_input='ignore')
+    return f(np.array(z, float), np.array(g, float))
+
+
+def test_guided_gradient_where_the_derivative_is_infinite():
+    np.testing.assert_array_equal(
+        at(gradmod.GuidedGradient(T.sqrt), [0, 1, 1], [0, -.5, 2]), [0, 0, 1])
+
+
+def test_epsilon_has_the_sign_of_the_input_and_that_of_zero_is_positive():
+    rule = gradmod.EpsilonLRP(lambda z: z + 1, epsilon=.5)
+    np.testing.assert_array_equal(at(rule, [0, 1, -2], [1, 3, 5]), [2, 4, 2])
+
+
+def test_deeplift_at_the_tolerance():
+    rule = gradmod.DeepLiftRescale(T.sqr, tolerance=.5)
+    np.testing.assert_array_equal(at(rule, [1, .5], [1, 1]), [2, 1])
+    np.testing.assert_array_equal(at(rule, [1.5, .5], [1, 1]), [2, 2])
+
+
+def test_defaults():
+    np.testing.assert_allclose(
+        at(gradmod.EpsilonLRP(T.nnet.relu), [1], [1]), 1 / (1 + 1e-4))
+    np.testing.assert_allclose(
+        at(gradmod.ClipGradientNorm(), [0, 0], [3, 4]), [.6, .8])
+    np.testing.assert_array_equal(
+        at(gradmod.NoisyGradient(), [0, 0], [3, 4]), [3, 4])
+
+
+def test_numbers_are_of_the_dtype_of_the_gradient():
+    with theano.configparser.change_flags(warn_float64='raise'):
+        for value in .1, np.float64(.1), np.array([.1]):
+            gradmod.ScaleGradient(T.nnet.relu, factor=value)(T.fvector())

@@ -196,3 +196,19 @@ def test_rules_are_documented():
             assert word in rule.__doc__
     assert 'hardly depends on the class' in ' '.join(
         gradmod.GuidedBackprop.__doc__.split())
+
+
+def test_guided_backprop_needs_the_output_alone():
+    z, g = T.fmatrices('zg')
+    rule, y = GuidedBackprop(T.nnet.relu), T.nnet.relu(z)
+    for more, kept in [([[y]], y), ([], z), ([[T.exp(z)]], z)]:
+        (result,) = rule.grad([z], [g], *more)
+        assert result.owner.inputs == [kept, g]
+
+
+def test_gates_take_the_dtype_of_the_gradient():
+    z, g = T.fvector(), T.dvector()
+    assert guided_rectifier(z, g).dtype == 'float64'
+    assert guided_rectifier(g, z).dtype == 'float32'
+    with pytest.raises(TypeError, match='expected floats, got .*complex'):
+        guided_rectifier(z, T.zvector())
