@@ -254,9 +254,8 @@ class GradientOverrideOp(OpFromGraph):
         derivative of <J' g, v> with respect to g. Otherwise there is no J,
         and what Theano would compute here is the gradient not overridden.
         """
-        (output,), g, terms = self.outputs, self.output_grad, []
-        overridden = len(self.inputs) - len(self.shared_inputs)
-        for v, gradient in list(zip(points, self.gradients))[:overridden]:
+        g, terms = self.output_grad, []
+        for v, gradient in zip(points, self.gradients):
             if (v is None or v.dtype in T.discrete_dtypes
                     or isinstance(gradient.type, DisconnectedType)):
                 continue
@@ -275,9 +274,6 @@ class GradientOverrideOp(OpFromGraph):
                 '%s has no forward mode (theano.Rop): its gradient is not zero '
                 'where the incoming gradient is' % self)(
                     term, T.eq(at_zero, 0).all()))
-        for x, v in list(zip(self.inputs, points))[overridden:]:
-            if v is not None and _depends(output, x):
-                terms.append(theano.Rop(output, x, v))
         return sum(terms[1:], terms[0]) if terms else None
 
 
