@@ -160,12 +160,10 @@ def _like(g, rule, name):
     """A rule's parameter (numbers or a variable) in the dtype of `g`."""
     value = given = getattr(rule, name)
     if not isinstance(given, _tensor_py_operators):
-        value = np.asarray(given)
+        value = np.asarray(given)  # of a number Theano would make float32
     if np.dtype(value.dtype).kind not in 'biuf':
         raise TypeError('%r: expected %s to be a real number, array or tensor '
                         'variable, got %s' % (rule, name, _describe(given)))
-    if isinstance(value, np.ndarray):  # no float64 beside a float32 gradient
-        value = value.astype(g.dtype)
     return T.cast(value, g.dtype)
 
 
