@@ -482,3 +482,16 @@ def test_downsample_is_there_already():
     from theano.tensor.signal import downsample
     assert compat.set_downsample() is None
     assert sys.modules['theano.tensor.signal.downsample'] is downsample
+
+
+def test_multiplies():
+    def gemm(ta, tb, m, n, k, one, a, lda, b, ldb, zero, c, ldc, wrong=0):
+        m, n, k, one, a, b, zero, c = [
+            v._arr for v in (m, n, k, one, a, b, zero, c)]
+        assert a.shape == (m, k) and b.shape == (k, n) and c.shape == (m, n)
+        c[...] = one * a.dot(b) + (zero * c if zero else 0)
+        c[-1, -1] += wrong
+    for dtype in 'float32', 'float64':
+        assert compat.multiplies(gemm, dtype)
+        assert not compat.multiplies(
+            lambda *args: gemm(*args, wrong=1), dtype)

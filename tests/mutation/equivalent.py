@@ -5,6 +5,7 @@
 import re
 
 ONE = 'there is one'
+FIRST = 'its place decides the time that it takes, not the values'
 STYLE = 'how it looks: any value close by does'
 WORDS = 'the wording of an error'
 DEVICE = 'the same on the host; tests/device tells, on a device'
@@ -12,6 +13,9 @@ DEVICE = 'the same on the host; tests/device tells, on a device'
 STYLES = re.compile(
     r'\b(extendfrac|fontsize|labelpad|labelsize|length|linewidth|pad|rotation'
     r'|width)=[-.\d]+')
+
+# The matrices with which `compat.multiplies` tries a BLAS.
+SIZES = re.compile(r'^(m,n,k=|[ab]=np\.asfortranarray)')
 
 # By module: the line before, the line after, why. Blanks do not matter.
 EQUIVALENT = {
@@ -40,6 +44,12 @@ EQUIVALENT = {
          'self, len(self.inputs) + len(self.shared_inputs),', WORDS),
         ('len(inputs) - len(self.shared_inputs)))',
          'len(inputs) + len(self.shared_inputs)))', WORDS),
+        ("-0.01, 'fast_compile', 'fast_run')",
+         "+0.01, 'fast_compile', 'fast_run')", FIRST),
+        ("-0.01, 'fast_compile', 'fast_run')",
+         "-1.01, 'fast_compile', 'fast_run')", FIRST),
+        ("-0.01, 'fast_compile', 'fast_run')",
+         "--0.99, 'fast_compile', 'fast_run')", FIRST),
     ],
     'rules': [
         ('g.ndim > 1) else threshold[0]', 'g.ndim >= 1) else threshold[0]',
@@ -60,6 +70,11 @@ EQUIVALENT = {
          "'g': inputs[-1], 'out': outputs[0]}", ONE),
         ("'g': inputs[0], 'out': outputs[0]}",
          "'g': inputs[0], 'out': outputs[-1]}", ONE),
+    ],
+    'compat': [
+        ('if sys.version_info < (3, 11) or name in sys.modules:',
+         'if sys.version_info <= (3, 11) or name in sys.modules:',
+         'a version has more parts than two'),
     ],
     'graph': [
         ('return (new[0] if single else new), Report(p for p, _ in chosen)',
@@ -242,6 +257,8 @@ def reason(module, before, after):
     before, after = before.replace(' ', ''), after.replace(' ', '')
     if STYLES.sub('', before) == STYLES.sub('', after):
         return STYLE
+    if module == 'compat' and SIZES.match(before) and SIZES.match(after):
+        return 'any sizes and small whole numbers do'
     for old, new, why in EQUIVALENT.get(module, ()):
         if (before, after) == (old.replace(' ', ''), new.replace(' ', '')):
             return why
