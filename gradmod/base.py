@@ -6,13 +6,17 @@ import sys
 import numpy as np
 import theano
 import theano.tensor as T
-from theano.configparser import change_flags
 from theano.printing import Print
 from theano.tensor.opt import Assert
 from theano.tensor.var import _tensor_py_operators  # on host or device
 
 from .device import is_transfer, move_to_device
-from .op import GradientOverrideOp, conform, true_gradients, walk
+from .op import GradientOverrideOp, conform, flags, true_gradients, walk
+
+
+def is_float_tensor(value):
+    return (isinstance(value, _tensor_py_operators)
+            and value.dtype in T.float_dtypes)
 
 
 def _describe(value):
@@ -76,7 +80,7 @@ class _Overridden(object):
                             (self, _describe(x))) from None
         return x
 
-    @change_flags(compute_test_value='off')  # the stand-ins have none
+    @flags(compute_test_value='off')  # the stand-ins have none
     def _make_op(self, types):
         stand_ins = [type() for type in types]
         # `_function` and `grad` get variables of the host, so that they may use
@@ -85,8 +89,7 @@ class _Overridden(object):
         y = self._function(*inputs)
         if isinstance(y, (list, tuple)) and len(y) == 1:
             (y,) = y
-        if not (isinstance(y, _tensor_py_operators)
-                and y.dtype in T.float_dtypes):
+        if not is_float_tensor(y):
             raise TypeError('%r: expected %s to return one float tensor '
                             'variable, got %s' %
                             (self, _name(self._function), _describe(y)))

@@ -4,9 +4,8 @@ import numbers
 import numpy as np
 import theano
 import theano.tensor as T
-from theano.tensor.var import _tensor_py_operators  # on host or device
 
-from .base import _describe, _name, _Overridden
+from .base import _describe, _name, _Overridden, is_float_tensor
 
 VALUES = (-np.inf, -2., -1., -0., 0., 1., 2., np.inf, np.nan)
 
@@ -115,8 +114,7 @@ def check_gradient(function, dtype='float32', shape=(1,)):
                         'from 1 up, got %s' % _describe(shape))
     z = T.TensorType(dtype, (False,) * len(shape))('z')
     y = function(z)
-    if not (isinstance(y, _tensor_py_operators)
-            and y.dtype in T.float_dtypes):
+    if not is_float_tensor(y):
         raise TypeError('check_gradient: expected %s to return one float '
                         'tensor variable, got %s' %
                         (_name(function), _describe(y)))

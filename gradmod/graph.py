@@ -7,13 +7,12 @@ from copy import copy
 import numpy as np
 import theano.tensor as T
 from theano import gof, scalar
-from theano.configparser import change_flags
 from theano.gof.graph import io_toposort
 from theano.scan_module.scan_op import Scan
 
 from .base import ModifiedBackprop, OverriddenFunction, _describe, _name
 from .op import (GradientOverrideOp, captured_variables, conform, copy_node,
-                 graft, true_gradients)
+                 flags, graft, true_gradients, walk)
 
 #: The ways in which people write a rectifier, by their formula. An infinite
 #: bound stands for any constant from 10,000 up.
@@ -71,12 +70,13 @@ def override_in(outputs, rule, match=None, select=None):
     rule : ModifiedBackprop, subclass of it, or result of `override_gradient`
         What to apply. An instance is looked for by its own nonlinearity; a
         class by all the ways in which people write a rectifier.
-    match : callable or list of callable, optional
+    match : callable, list of callable or dict of str to callable, optional
         What to look for instead: functions of one Theano variable, which match
-        where the graph has the structure that they build, such as `RECTIFIERS`
-        or ``T.tanh``; or functions with one parameter, named `node`, which get
-        each ``theano.Apply`` and say whether it is one (its input is then the
-        node's first).
+        where the graph has the structure that they build, such as ``T.tanh``;
+        or functions with one parameter, named `node`, which get each
+        ``theano.Apply`` and say whether it is one (its input is then the
+        node's first). A dict says how they are called in the report, as
+        `RECTIFIERS` does.
     select : callable, optional
         Called with each `Place`; what it refuses is left alone.
 
@@ -181,31 +181,29 @@ def _check_overlap(chosen):
     """A place within the structure of another would lose its rule."""
     outputs = dict((place.output, place) for place, _ in chosen)
     for place, captured in chosen:
-        stack = list(place.output.owner.inputs)
-        while stack:
-            v = stack.pop()
-            if v is place.input or v in captured or v.owner is None:
-                continue
-            if v in outputs:
+        ends = {place.input}.union(captured)
+        for v in walk(place.output.owner.inputs, lambda v: (
+                v.owner.inputs if v.owner and v not in ends else [])):
+            if v in outputs and v not in ends:
                 raise ValueError(
                     'override_in: %s of %s is a part of %s; choose one of them '
                     'by match or select' % (outputs[v].form, outputs[v].input,
                                             place.form))
-            stack.extend(v.owner.inputs)
 
 
 def _forms(rule, match):
-    """Names and functions of what to look for."""
+    """Pairs of a name and a function to look for; names may repeat."""
     if match is None:
         match = RECTIFIERS if inspect.isclass(rule) else rule._function
-    functions = (list(match.values()) if isinstance(match, dict) else
-                 match if isinstance(match, (list, tuple)) else [match])
-    if not functions or not all(callable(f) for f in functions):
+    if isinstance(match, dict):
+        forms = list(match.items())
+    else:
+        functions = match if isinstance(match, (list, tuple)) else [match]
+        forms = [(_name(f), f) for f in functions]
+    if not forms or not all(callable(f) for _, f in forms):
         raise TypeError('override_in: expected match to be a function or a '
                         'list of functions, got %s' % _describe(match))
-    if isinstance(match, dict):
-        return match
-    return OrderedDict((_name(f), f) for f in functions)
+    return forms
 
 
 # Matching
@@ -275,14 +273,15 @@ class _Matcher(object):
     """Recognises the forms of a nonlinearity among the nodes of a graph."""
 
     def __init__(self, forms, outputs):
-        self.wanted = ' or '.join(forms) if len(forms) < 4 else (
-            'a form of rectifier (%s, ...)' % ', '.join(list(forms)[:3]))
+        names = [form for form, _ in forms]
+        self.wanted = ' or '.join(names) if len(names) < 4 else (
+            'a form of rectifier (%s, ...)' % ', '.join(names[:3]))
         self._predicates, self._patterns = [], {}  # these by their root's op
         self._matches = {}  # by variable
         types = OrderedDict.fromkeys(
             v.type for node in _nodes(outputs) for v in node.inputs
             if getattr(v, 'dtype', None) in T.float_dtypes)
-        for form, f in forms.items():
+        for form, f in forms:
             if _parameters(f) == ['node']:
                 self._predicates.append((form, f))
                 continue
@@ -291,8 +290,8 @@ class _Matcher(object):
                 if pattern:
                     self._patterns.setdefault(pattern.y.owner.op, []).append(
                         pattern)
-        self.halves = (self._find_halves(outputs) if forms is RECTIFIERS
-                       else set())
+        self.halves = (self._find_halves(outputs)
+                       if dict(forms) == RECTIFIERS else set())
 
     def match(self, v):
         """The form of `v`, its input and what else it refers to; or None."""
@@ -408,7 +407,7 @@ def _parameters(function):
         return []
 
 
-@change_flags(**SCRATCH)
+@flags(**SCRATCH)
 def _pattern(form, f, type):
     """What `f` builds from a variable of this type."""
     x = type('x')
@@ -427,7 +426,7 @@ def _pattern(form, f, type):
     return _Pattern(form, x, y, captured_variables([x], [y]))
 
 
-@change_flags(**SCRATCH)
+@flags(**SCRATCH)
 def _gradient_terms(pattern):
     """The terms of f'(x) g that depend on x and on g, each with its g."""
     g = pattern.y.type('g')
@@ -478,7 +477,7 @@ def _what_is_there(outputs, found):
     if found:
         return '%d such places, all refused by select' % len(found)
     nodes = list(_nodes(outputs))
-    others = _Matcher(RECTIFIERS, outputs)
+    others = _Matcher(list(RECTIFIERS.items()), outputs)
     forms = Counter(match[0] for match in (
         others.match(v) for node in nodes for v in node.outputs) if match)
     if forms:

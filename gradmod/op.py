@@ -1,5 +1,6 @@
 """The op that carries a gradient override through a Theano graph."""
 from collections import deque
+from contextlib import contextmanager
 
 import theano
 import theano.scalar as scalar
@@ -12,6 +13,17 @@ from theano.compile.ops import Shape, Shape_i
 from theano.gof.null_type import NullType
 from theano.gradient import DisconnectedType
 from theano.tensor.opt import Assert
+
+
+@contextmanager
+def flags(**values):
+    """Theano's ``change_flags``, as a decorator, too, of functions that nest.
+
+    Theano's own keeps the old values in the decorator: those of a call within
+    another, or of another thread, replace them.
+    """
+    with change_flags(**values):
+        yield
 
 
 def walk(variables, parents):
@@ -246,7 +258,7 @@ class GradientOverrideOp(OpFromGraph):
         memo[self.output_grad] = graft(self.outputs, dict(memo))[0]
         return graft([forward], memo)
 
-    @change_flags(compute_test_value='off')  # the stand-ins have none
+    @flags(compute_test_value='off')  # the stand-ins have none
     def _forward(self, points):
         """J v, for points v: only for an override that is linear.
 

@@ -14,7 +14,6 @@ import numpy as np
 import theano
 import theano.tensor as T
 from theano import gof
-from theano.configparser import change_flags
 from theano.tensor import raw_random
 from theano.tensor.elemwise import DimShuffle
 from theano.tensor.nnet.nnet import LogSoftmax, Softmax, SoftmaxWithBias
@@ -22,10 +21,10 @@ from theano.tensor.opt import Assert
 from theano.tensor.shared_randomstreams import randomstate_constructor
 from theano.tensor.var import _tensor_py_operators  # on host or device
 
-from .base import _describe, _name
+from .base import _describe, _name, is_float_tensor
 from .graph import override_in
 from .network import modified
-from .op import conform, graft
+from .op import conform, flags, graft
 from .rules import GuidedBackprop
 
 # Lasagne and tqdm are imported inside of functions, by those that need them.
@@ -306,7 +305,7 @@ def gradcam(score, x, layer):
        Networks via Gradient-based Localization. ICCV.
     """
     _check_score('gradcam', score, x)
-    if not (_is_float_tensor(layer) and layer.ndim == x.ndim > 2):
+    if not (is_float_tensor(layer) and layer.ndim == x.ndim > 2):
         raise TypeError(_wrong('gradcam', 'layer to have as many dimensions as '
                                'the input, 3 or more', layer))
     _check_source('gradcam', 'layer', layer, score.value)
@@ -426,10 +425,6 @@ def _check_options(caller, method, options):
                            ', '.join(options) or 'none', error)) from None
 
 
-def _is_float_tensor(v):
-    return isinstance(v, _tensor_py_operators) and v.dtype in T.float_dtypes
-
-
 def _before_softmax(output):
     """The logits that `output` is the softmax of; else `output` itself."""
     v = output
@@ -512,7 +507,7 @@ class _Network(object):
             self.x, self.shape, self.classes = x, None, None
         else:
             self._open(caller, network, x, layers)
-        if not (_is_float_tensor(self.x) and self.x.ndim > 1):
+        if not (is_float_tensor(self.x) and self.x.ndim > 1):
             raise TypeError(_wrong(caller, 'input_var (which an expression needs) '
                                    'to be a variable of a float dtype and two '
                                    'dimensions or more', self.x))
@@ -577,7 +572,7 @@ def _saliency(caller, network, rule, target, method, logits, options,
     def explain(select, fixed=()):
         def checked(output):
             value = select(prepare(output))
-            if not (_is_float_tensor(value) and value.ndim < 2):
+            if not (is_float_tensor(value) and value.ndim < 2):
                 raise TypeError(_wrong(caller, 'a score for each sample, or one '
                                        'for all, of a float dtype', value))
             return value
@@ -711,7 +706,7 @@ def saliency_map(output, input_var=None, target=None, method='gradient',
                      options)
 
 
-@change_flags(compute_test_value='off')  # the input for classes has none
+@flags(compute_test_value='off')  # the input for classes has none
 def compile_saliency_function(network, rule=None, target=None,
                               method='gradient', input_var=None, logits=True,
                               mode=None, givens=None, **options):

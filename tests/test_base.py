@@ -457,6 +457,21 @@ def test_op_made_without_test_values_serves_with_them():
     np.testing.assert_array_equal(dz.tag.test_value, Z > 0)
 
 
+def test_a_rule_within_a_rule_leaves_theanos_flags_as_they_were():
+    # change_flags as a decorator keeps the last call's old values alone
+    z = T.fmatrix('z')
+    z.tag.test_value = Z
+    inner = GuidedBackprop(relu)
+    with change_flags(compute_test_value='raise'):
+        outer = DeconvNet(lambda z: inner(z) - inner(-z.sum(0)))
+        y = outer(z)
+        assert theano.config.compute_test_value == 'raise'
+        dz = theano.grad(y.sum(), z)
+    np.testing.assert_array_equal(
+        y.tag.test_value, np.maximum(Z, 0) - np.maximum(-Z.sum(0), 0))
+    np.testing.assert_array_equal(dz.tag.test_value, np.ones_like(Z))
+
+
 def test_wrapper_pickles_before_and_after_use():
     rule = GuidedBackprop(relu)
     for _ in range(2):

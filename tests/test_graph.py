@@ -231,7 +231,9 @@ def test_match():
     x = T.fmatrix('x')
     y = T.tanh(T.nnet.relu(T.tanh(x)))
     for match, found in [(T.tanh, 2), ([T.tanh, T.nnet.relu], 3),
-                         (RECTIFIERS, 1),
+                         ([lambda z: T.tanh(z), lambda z: T.nnet.relu(z)], 3),
+                         (RECTIFIERS, 1), (list(RECTIFIERS.values()), 1),
+                         (dict(RECTIFIERS, tanh=T.tanh), 3),
                          (lambda node: node.op == T.tanh, 2)]:
         new, report = override_in(y, GuidedBackprop, match=match)
         assert len(report) == found
