@@ -61,7 +61,7 @@ def first_line(command):
     try:
         return subprocess.check_output(
             command, stderr=subprocess.STDOUT,
-            universal_newlines=True, errors='replace').split('\n')[0]
+            errors='replace').split('\n')[0]
     except (OSError, subprocess.CalledProcessError) as error:
         return str(error)
 
@@ -226,7 +226,7 @@ def run_self_test(seconds=600):
              'import gradmod, theano; from gradmod.doctor import self_test; '
              'theano.config.compute_test_value = "off"; self_test()'],
             env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            universal_newlines=True, errors='replace', timeout=seconds)
+            errors='replace', timeout=seconds)
     except subprocess.TimeoutExpired:
         raise RuntimeError('It took more than %g seconds. Is another process '
                            'compiling, or has one left a lock? theano-cache '

@@ -11,8 +11,8 @@ from theano.gof.graph import io_toposort
 from theano.scan_module.scan_op import Scan
 
 from .base import ModifiedBackprop, OverriddenFunction, _describe, _name
-from .op import (GradientOverrideOp, captured_variables, conform, copy_node,
-                 flags, graft, true_gradients, walk)
+from .op import (GradientOverrideOp, conform, copy_node, flags, graft,
+                 parents_since, true_gradients, walk)
 
 #: The ways in which people write a rectifier, by their formula. An infinite
 #: bound stands for any constant from 10,000 up.
@@ -213,7 +213,7 @@ def _constant(v):
     while v.owner:
         op = v.owner.op
         if isinstance(op, T.DimShuffle):
-            v = v.owner.inputs[0]
+            (v,) = v.owner.inputs
         elif isinstance(op, T.Elemwise) and isinstance(
                 op.scalar_op, (scalar.Cast, scalar.Second)):
             v = v.owner.inputs[-1]
@@ -389,10 +389,11 @@ def _negative_part_of(v, match):
     """x, if `v` is relu(-x), where relu(-x) has a match, x - |x| or min(x, 0)."""
     op = _scalar_op(v)
     if match and _scalar_op(match[1]) == scalar.neg:
-        return match[1].owner.inputs[0]
+        (x,) = match[1].owner.inputs
+        return x
     if op == scalar.sub:
         x, absolute = v.owner.inputs
-        if _scalar_op(absolute) == scalar.abs_ and absolute.owner.inputs[0] is x:
+        if _scalar_op(absolute) == scalar.abs_ and absolute.owner.inputs == [x]:
             return x
     if op == scalar.minimum:
         for x, zero in itertools.permutations(v.owner.inputs, 2):
@@ -423,7 +424,8 @@ def _pattern(form, f, type):
     if y.owner is None:
         raise ValueError('override_in: %s leaves no op in a graph and cannot '
                          'be looked for' % form)
-    return _Pattern(form, x, y, captured_variables([x], [y]))
+    return _Pattern(form, x, y, [
+        v for v in walk([y], parents_since(x)) if v is not x])
 
 
 @flags(**SCRATCH)
@@ -458,7 +460,7 @@ def _find(outputs, matcher, depth=0, scans=0):
     """Pairs of a Place and what it refers to, and the depth of the outputs."""
     found, depths = [], {}
     for node in io_toposort([], outputs):
-        here = max([depth] + [depths.get(i, 0) for i in node.inputs])
+        here = max([depth] + [depths.get(i, depth) for i in node.inputs])
         if isinstance(node.op, Scan):
             inner, here = _find(node.op.outputs, matcher, here, scans + 1)
             found.extend(inner)
@@ -470,7 +472,7 @@ def _find(outputs, matcher, depth=0, scans=0):
                 above = depths.get(x, depth)
                 found.append((Place(x, v, form, above, scans), captured))
                 depths[v] = above + 1
-    return found, max([depth] + [depths.get(v, 0) for v in outputs])
+    return found, max([depth] + [depths.get(v, depth) for v in outputs])
 
 
 def _what_is_there(outputs, found):
@@ -527,7 +529,8 @@ def _apply(rule, found, done):
     def nonlinearity(z):
         memo = dict((v, done.get(v, v)) for v in captured)
         memo[place.input] = z
-        return graft([place.output], memo)[0]
+        (y,) = graft([place.output], memo)
+        return y
     nonlinearity.__name__ = place.form
     if inspect.isclass(rule):
         placed = rule(nonlinearity)

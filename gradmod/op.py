@@ -10,6 +10,7 @@ from theano.compile import optdb
 from theano.compile.builders import OpFromGraph
 from theano.configparser import change_flags
 from theano.compile.ops import Shape, Shape_i
+from theano.gof.graph import io_toposort
 from theano.gof.null_type import NullType
 from theano.gradient import DisconnectedType
 from theano.tensor.opt import Assert
@@ -106,36 +107,54 @@ def conform(variable, type):
     return type.filter_variable(variable)
 
 
-def _made_since(stand_in):
-    """A function that tells what was made after `stand_in`, up to now.
+def parents_since(stand_in):
+    """A function from a variable to those that it was made from.
 
-    Theano numbers variables as it makes them. Those that were unpickled keep
-    the number that they had in another process: whatever is above the newest
-    number of this one was there before, too.
+    None for whatever was there before `stand_in`. Theano numbers variables as
+    it makes them; one that was unpickled has the number that it had in another
+    process, and may look as if it had been made since.
     """
     def number(variable):
         return int(variable.auto_name[len('auto_'):])
     first, last = number(stand_in), number(stand_in.type())
-    return lambda variable: first <= number(variable) <= last
+    return lambda v: (v.owner.inputs if v.owner and first <= number(v) <= last
+                      else [])
 
 
 def captured_variables(stand_ins, outputs):
     """Find what `outputs` depend on besides the `stand_ins`.
 
-    Returns the nearest variables that existed before the first stand-in (a shared
-    variable, or whatever else a closure refers to), in a fixed order, so that
-    a gradient with respect to a captured intermediate value stays right.
+    Returns the nearest variables that depend on no stand-in (a shared variable,
+    or whatever else a closure refers to), but what is made of constants, in a
+    fixed order: a gradient with respect to one that a closure refers to stays
+    right, however it was computed.
     """
-    made_since = _made_since(stand_ins[0])
-
-    def made_inside(v):
-        return v.owner and made_since(v)
-
+    parents, children = parents_since(stand_ins[0]), {}
+    for v in walk(outputs, parents):
+        for parent in parents(v):
+            children.setdefault(parent, []).append(v)
+    inside = set(walk(stand_ins, lambda v: children.get(v, [])))
     return [v for v in walk(
-                outputs, lambda v: v.owner.inputs if made_inside(v) else [])
-            if not (made_inside(v) or v in stand_ins
-                    or isinstance(v, gof.Constant)
+                outputs, lambda v: parents(v) if v in inside else [])
+            if not (v in inside
+                    or all(isinstance(above, gof.Constant) or parents(above)
+                           for above in walk([v], parents))
                     or isinstance(v.type, (DisconnectedType, NullType)))]
+
+
+def compute_test_values(variables):
+    """Give test values, if they are on, to what was made while they were off."""
+    if theano.config.compute_test_value == 'off':
+        return
+
+    def known(v):
+        return v.owner is None or hasattr(v.tag, 'test_value')
+
+    above = walk(variables, lambda v: [] if known(v) else v.owner.inputs)
+    for node in io_toposort(list(filter(known, above)), variables):
+        for v, copy in zip(node.outputs, copy_node(node, node.inputs)):
+            if hasattr(copy.tag, 'test_value'):
+                v.tag.test_value = copy.tag.test_value
 
 
 def true_gradients(output, wrt, output_grad, disconnected):
@@ -196,26 +215,26 @@ class GradientOverrideOp(OpFromGraph):
         (output,) = outputs
         output_grad = output.type()
         gradients = list(grad_overrides(inputs, [output_grad]))
-        captured = captured_variables(inputs + [output_grad],
-                                      [output] + gradients)
-        for variable in captured:
+        for variable in walk([output] + gradients, parents_since(inputs[0])):
             if getattr(variable, 'default_update', None) is not None:
                 raise ValueError(
                     '%s draws random numbers (%s has an update). All uses of '
                     'it would share one draw: draw outside, and let the '
                     'function refer to the result.' % (name, variable))
-        try:
-            gradients += true_gradients(output, captured, output_grad,
-                                        'Disconnected')
-        except Exception as error:  # no matter, unless somebody needs one
-            reason = '%s cannot be differentiated: %s' % (name, error)
-            gradients += [NullType(reason)() for _ in captured]
-        stand_ins = inputs + [v.type() for v in captured]
-        memo = dict(zip(inputs + captured, stand_ins))
+        captured = captured_variables(inputs + [output_grad],
+                                      [output] + gradients)
+        more = [v.type() for v in captured]
+        memo = dict(zip(inputs + captured, inputs + more))
         memo[output_grad] = output_grad
         output, *self.gradients = graft([output] + gradients, memo)
+        try:  # of the stand-ins: what is captured may depend on each other
+            self.gradients += true_gradients(output, more, output_grad,
+                                             'Disconnected')
+        except Exception as error:  # no matter, unless somebody needs one
+            reason = '%s cannot be differentiated: %s' % (name, error)
+            self.gradients += [NullType(reason)() for _ in captured]
         self.output_grad = output_grad
-        super().__init__(inputs=stand_ins, outputs=[output], name=name,
+        super().__init__(inputs=inputs + more, outputs=[output], name=name,
                          on_unused_input='ignore')
         # The name under which Theano keeps inputs that callers need not give.
         self.shared_inputs = captured
@@ -226,6 +245,7 @@ class GradientOverrideOp(OpFromGraph):
     def make_node(self, *inputs):
         if len(inputs) != len(self.inputs):  # else a node of ours, made anew
             inputs += tuple(self.shared_inputs)
+            compute_test_values(self.shared_inputs)
         if len(inputs) != len(self.inputs):
             raise ValueError('%s takes %d inputs, got %d' % (
                 self, len(self.inputs) - len(self.shared_inputs),
@@ -240,9 +260,9 @@ class GradientOverrideOp(OpFromGraph):
                 for g in self.gradients]
 
     def L_op(self, inputs, outputs, output_grads):
-        (g,) = output_grads
+        (y,), (g,) = outputs, output_grads
         if isinstance(g.type, DisconnectedType):
-            g = outputs[0].zeros_like()
+            g = y.zeros_like()
         memo = dict(zip(self.inputs, inputs))
         memo[self.output_grad] = conform(g, self.output_grad.type)
         return graft(self.gradients, memo)
@@ -255,7 +275,7 @@ class GradientOverrideOp(OpFromGraph):
         memo = dict(zip(self.inputs, inputs))
         memo.update((p, v) for p, v in zip(points, eval_points) if p)
         # for its shape alone
-        memo[self.output_grad] = graft(self.outputs, dict(memo))[0]
+        (memo[self.output_grad],) = graft(self.outputs, dict(memo))
         return graft([forward], memo)
 
     @flags(compute_test_value='off')  # the stand-ins have none

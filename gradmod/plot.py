@@ -390,7 +390,7 @@ def _draw_grid(columns, titles, labels, size, colorbar):
     margin, gap = ceil(0.08 * dpi), ceil(0.075 * dpi)
     with rc_context({'figure.autolayout': False,
                      'figure.constrained_layout.use': False}):
-        figure = _Figure((1, 1), dpi)
+        figure = _Figure(dpi=dpi)
     renderer = FigureCanvasAgg(figure).get_renderer()
 
     def extent(texts):
@@ -419,8 +419,8 @@ def _draw_grid(columns, titles, labels, size, colorbar):
         y = total_height - y - height  # now from the lower left corner
         return figure.add_axes(
             [x / figure.bbox.width, y / figure.bbox.height,
-             (width - TINY) / figure.bbox.width,
-             (height - TINY) / figure.bbox.height])
+             width / figure.bbox.width,
+             (height - TINY) / figure.bbox.height])  # the aspect is kept
 
     for row in range(n):
         for i, column in enumerate(columns):

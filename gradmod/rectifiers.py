@@ -41,6 +41,7 @@ class GuidedRectifier(_Gate):
         # positive integer. NaN may have either sign: `nan` is a positive one
         # where g is a negative one, and 0 elsewhere.
         # Where there is C code for float16, it computes in float32.
+        (z, g), (out,) = inputs, outputs
         bits, minus_infinity, nan = (
             (64, '0xfff0000000000000', '0x7ff8000000000000')
             if node.outputs[0].type.dtype == 'float64' else
@@ -54,7 +55,7 @@ class GuidedRectifier(_Gate):
             g.bits &= -(npy_int%(bits)d)(%(z)s > 0);
             %(out)s = g.value;
         }""" % {'bits': bits, 'nan': nan, 'minus_infinity': minus_infinity,
-                'z': inputs[0], 'g': inputs[1], 'out': outputs[0]}
+                'z': z, 'g': g, 'out': out}
 
     def grad(self, inputs, output_grads):
         (z, g), (v,) = inputs, output_grads
@@ -71,8 +72,8 @@ class Rectifier(_Gate):
         return 0. if g <= 0 else g
 
     def c_code(self, node, name, inputs, outputs, sub):
-        return '%(out)s = %(g)s <= 0 ? 0 : %(g)s;' % {
-            'g': inputs[0], 'out': outputs[0]}
+        (g,), (out,) = inputs, outputs
+        return '%s = %s <= 0 ? 0 : %s;' % (out, g, g)
 
     def grad(self, inputs, output_grads):
         (g,), (v,) = inputs, output_grads

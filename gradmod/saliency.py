@@ -63,7 +63,8 @@ class Score(object):
             return self.value
         memo = dict((v, v) for v in self.fixed)
         memo[self.x] = point
-        return graft([self.value], memo)[0]
+        (value,) = graft([self.value], memo)
+        return value
 
     def under(self, rule):
         """The same score of the same network, with the gradient of `rule`."""
@@ -437,7 +438,8 @@ def _before_softmax(output):
     z = v.owner.inputs[0]
     if isinstance(v.owner.op, SoftmaxWithBias):
         z = z + v.owner.inputs[1]
-    return graft([output], {v: conform(z, v.type)})[0]
+    (logits,) = graft([output], {v: conform(z, v.type)})
+    return logits
 
 
 def _pick(z, classes):

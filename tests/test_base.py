@@ -536,14 +536,24 @@ def test_expressions_pickle():
     np.testing.assert_array_equal(f(Z, W), GUIDED)
 
 
-def test_rule_that_refers_to_an_unpickled_variable():
-    # its number, given by another process, may be above all of this one's
+@pytest.mark.parametrize('number', ['above', 'within', 'below'])
+def test_rule_that_refers_to_an_unpickled_variable(number):
+    # its number was given by another process
     x, w = T.fmatrices('xw')
     h = T.exp(x * w)
-    h.auto_name = 'auto_%d' % 10 ** 12
     z = T.fmatrix('z')
-    y = GuidedBackprop(lambda z: T.maximum(z, 0) * h)(z)
+
+    def nonlinearity(z):
+        result = T.maximum(z, 0) * h
+        if number != 'below':
+            h.auto_name = ('auto_%d' % 10 ** 12 if number == 'above' else
+                           result.auto_name)
+        return result
+    y = GuidedBackprop(nonlinearity)(z)
     assert y.owner.inputs == [z, h]
+    u = T.fmatrix('u')
+    f = theano.function([z, u], y, givens={h: u}, mode=PY)
+    np.testing.assert_array_equal(f(Z, W), np.maximum(Z, 0) * W)
     f = theano.function([z, x, w], theano.grad((y + h ** 2).sum(), h), mode=PY)
     np.testing.assert_allclose(
         f(Z, Z, W / 10), np.maximum(Z, 0) + 2 * np.exp(Z * W / 10), rtol=1e-5)
@@ -578,6 +588,58 @@ def test_two_threads_first_use_one_wrapper():
         w = T.fmatrix('w')
         f = theano.function([z, w], theano.grad((y * w).sum(), z), mode=PY)
         np.testing.assert_array_equal(f(Z, W), GUIDED)
+
+
+def test_test_values_of_what_a_rule_computes_from_what_it_refers_to():
+    # once made while they are off; the gradients go through these, too
+    z = T.fvector('z')
+    z.tag.test_value = Z[0]
+    slope = theano.shared(np.float64(.5))
+    used = GuidedBackprop(lambda z: T.maximum(z, z * T.exp(T.sqr(slope))))
+    used(T.fvector())
+    new = gradmod.ScaleGradient(factor=T.exp(T.sqr(slope)))
+    with change_flags(compute_test_value='raise'):
+        for rule, factor in [(used, np.exp(.25)), (new, 1)]:
+            y = rule(z)
+            np.testing.assert_allclose(
+                y.tag.test_value, np.maximum(Z[0], Z[0] * factor), rtol=1e-6)
+            theano.grad(y.sum(), z).tag.test_value
+        d = theano.grad(used(z).sum(), slope)
+        np.testing.assert_allclose(
+            d.tag.test_value,
+            (Z[0] * (Z[0] > 0)).sum() * np.exp(.25), rtol=1e-6)
+        y = new(z)
+        np.testing.assert_allclose(theano.grad(y.sum(), z).tag.test_value,
+                                   np.full(3, np.exp(.25)), rtol=1e-6)
+        h = T.exp(z)
+        unknown = GuidedBackprop(lambda u: u * (2 * slope * missing))
+        missing = T.fscalar('missing')
+        with pytest.raises(ValueError, match=r'\(missing\) of Op .*default'):
+            unknown(h)
+    with change_flags(compute_test_value='ignore'):
+        assert not hasattr(unknown(h).tag, 'test_value')
+
+
+@pytest.mark.parametrize('mode', ['FAST_RUN', PY, OPAQUE],
+                         ids=['fast run', 'py', 'opaque'])
+def test_what_is_captured_may_be_computed_from_one_another(mode):
+    # the gradient with respect to one does not contain the way through another
+    w = theano.shared(W[0])
+    h = T.tanh(w)
+    k = h * w
+    rule = Returns(lambda z, g: g * k, lambda z: z * h + T.sqr(w) + k)
+    z, v = T.fvector('z'), T.fvector('v')
+    y = rule(z)
+    first = theano.grad((v * y).sum(), [w, h, z])
+    second = theano.grad(first[2].sum(), w)
+    f = theano.function([z, v], first + [second], mode=mode)
+    th = np.tanh(W[0])
+    dh = 1 - th ** 2
+    for got, want in zip(f(Z[0], Z[1]), [
+            Z[1] * (Z[0] * dh + 2 * W[0] + dh * W[0] + th),
+            Z[1] * (Z[0] + W[0]), Z[1] * th * W[0],
+            Z[1] * (dh * W[0] + th)]):
+        np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
 # theano.grad's ways

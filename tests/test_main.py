@@ -271,6 +271,8 @@ def test_wrong_values(wrong, value):
     test = {'tolerance': 1e-6, 'no override': {'plain': 1e-7, 'guided': .3},
             'gradmod': {'plain': .3, 'guided': 1e-7}}
     assert doctor.judge(test) == []
+    test[wrong]['plain'] = test[wrong]['guided'] = test['tolerance']
+    assert doctor.judge(test) == []
     test[wrong] = {'plain': value, 'guided': value}
     ((problem, advice),) = doctor.judge(test)
     assert '%.2g of the largest' % value in problem
@@ -281,6 +283,8 @@ def test_recipe_verdict():
     for result, words in [
             ({'plain': 0., 'guided': .3}, 'is ignored'),
             ({'plain': .3, 'guided': 0.}, 'is used'),
+            ({'plain': 1e-6, 'guided': .3}, 'is ignored'),
+            ({'plain': .3, 'guided': 1e-6}, 'is used'),
             ({'plain': .3, 'guided': .3}, 'gives neither'),
             ('TypeError: no', 'fails (TypeError: no)')]:
         assert doctor.recipe_verdict(
@@ -290,7 +294,9 @@ def test_recipe_verdict():
 @pytest.mark.skipif(os.name == 'nt', reason='needs a shell script')
 @pytest.mark.parametrize('script, words', [
     ('kill -SEGV $$', 'crashed with signal 11'),
-    ('echo one >&2; echo two >&2; exit 1', '^two$'),
+    ('kill -HUP $$', '^It crashed with signal 1.$'),
+    ('for i in 1 2 3; do echo $i >&2; done; exit 1', '^3$'),
+    ('printf %0400d 0 >&2; exit 1', '^0{300}$'),
     ('exec sleep 60', 'more than 0.2 seconds')])
 def test_self_test_does_not_end(monkeypatch, tmp_path, script, words):
     python = tmp_path / 'python'
@@ -826,10 +832,15 @@ def test_self_test_without_the_recipe(monkeypatch, capsys):
     def recipe(rectify, z):
         raise ValueError('no\nmore')
     monkeypatch.setattr(doctor, 'recipe', recipe)
+    times = iter([10., 12.346])
+    monkeypatch.setattr(doctor, 'time', types.SimpleNamespace(
+        time=lambda: next(times)))
     doctor.self_test()
     result = json.loads(
         capsys.readouterr().out.split('\n' + doctor.RESULT)[1])
     assert result['recipe'] == 'ValueError: no'
+    assert result['seconds'] == 2.35
+    assert result['tolerance'] == 50 * np.finfo(theano.config.floatX).eps
     assert result['no override']['plain'] < result['tolerance']
     assert result['gradmod']['guided'] < result['tolerance']
 
@@ -854,6 +865,42 @@ def test_a_self_test_that_fails_for_no_known_reason():
         RuntimeError('Bad luck.'), {'blas.ldflags': '', 'compiler': 'g++'})
     assert problem == 'The self-test did not end. Bad luck.'
     assert 'THEANO_FLAGS=blas.ldflags= ' in advice
+
+
+def test_flags_that_do_not_link(monkeypatch):
+    def explained(compiler='g++', flags='-lmine', links=False, where=None):
+        monkeypatch.setattr(compat, 'links', lambda flags: links)
+        monkeypatch.setattr(compat, 'user_setting', lambda: where)
+        return doctor.explain_self_test(
+            RuntimeError('Bad luck.'),
+            {'blas.ldflags': flags, 'compiler': compiler})[0]
+    unknown = 'The self-test did not end. Bad luck.'
+    assert explained(compiler=None) == explained(flags='') == unknown
+    assert explained(links=True) == unknown
+    assert explained(where='the file').endswith(
+        'blas.ldflags = -lmine, set in the file.')
+    assert explained().endswith('-lmine, which Theano found.')
+
+
+def test_unknown_errors(monkeypatch):
+    monkeypatch.setenv('THEANO_FLAGS', 'floatX=float16')
+    problem, advice = doctor.explain(ValueError('%0400d' % 0))
+    assert problem == 'ValueError: ' + 300 * '0'
+    assert 'THEANO_FLAGS (floatX=float16)' in advice
+    monkeypatch.delenv('THEANO_FLAGS')
+    assert 'THEANO_FLAGS (not set)' in doctor.explain(ValueError())[1]
+
+
+def test_a_self_test_that_takes_too_long(monkeypatch):
+    def wait(*_, timeout, **__):
+        raise subprocess.TimeoutExpired('python', timeout)
+    monkeypatch.setattr(subprocess, 'run', wait)
+    monkeypatch.setattr(doctor, 'gather', lambda failure: {
+        'compiler': None, 'blas.ldflags': '', 'device': 'cpu',
+        'lasagne': 'not installed'})
+    report = doctor.examine()
+    assert not report['ok'] and report['self-test'] is None
+    assert 'more than 600 seconds' in report['problems'][0]['problem']
 
 
 def test_remarks(monkeypatch):

@@ -112,14 +112,17 @@ def test_conform_casts_and_matches_the_pattern():
         f(Z)
 
 
-def test_captured_variables_are_the_nearest_older_ones():
+def test_captured_variables_are_the_nearest_that_depend_on_no_stand_in():
     a, b = T.fmatrices('ab')
     older = T.exp(a)
-    shared = theano.shared(Z)
     x = T.fmatrix('x')
-    out = x * older + (b + shared) * 2
-    assert captured_variables([x], [out]) == [older, b, shared]
+    inside = b + theano.shared(Z)
+    out = x * older + inside * T.maximum(x, 0) * T.zeros((2, 3)).sum()
+    assert captured_variables([x], [out]) == [older, inside]
     assert captured_variables([x], [x, x + 1]) == []
+    constant = T.zeros((2, 3)) + 1  # older now, and made of constants alone
+    x = T.fmatrix('x')
+    assert captured_variables([x], [x * constant]) == [constant]
 
 
 # expansion
@@ -241,16 +244,22 @@ def test_make_node_checks_the_number_of_inputs():
     y = rule(T.fmatrix())
     with pytest.raises(ValueError, match='takes 1 inputs, got 2'):
         y.owner.op(T.fmatrix(), T.fmatrix())
+    shared = theano.shared(Z)
+    y = Times(lambda z: z + shared, factor=2)(T.fmatrix())
+    with pytest.raises(ValueError, match='takes 1 inputs, got 3'):
+        y.owner.op(T.fmatrix(), T.fmatrix(), T.fmatrix())
     with pytest.raises(TypeError):
         y.owner.op(T.fvector())
 
 
 def test_a_node_with_captured_inputs_can_be_made_anew():
-    slope = theano.shared(np.float32(.5))
-    y = GuidedBackprop(lambda z: T.maximum(z, z * slope))(T.fmatrix('z'))
+    slope = theano.shared(np.float32([[.5, 1, 2]]))
+    y = GuidedBackprop(lambda z: T.maximum(z, T.dot(z, slope.T)))(
+        T.fmatrix('z'))
     node = y.owner
-    assert slope in node.inputs
-    other = theano.shared(np.float32(.25))
+    (_, transposed) = node.inputs
+    assert transposed.owner.inputs == [slope]
+    other = T.fmatrix('other')
     new = node.op.make_node(node.inputs[0], other)
     assert new.inputs == [node.inputs[0], other]
 

@@ -1,3 +1,4 @@
+import io
 import os
 import pickle
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip('matplotlib')
 from matplotlib import rc_context  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.image import imread  # noqa: E402
 
 from gradmod import plot  # noqa: E402
 from gradmod.plot import map_to_rgb, normalize, plot_saliency  # noqa: E402
@@ -411,6 +413,28 @@ def test_aspect_and_size(h, w, size):
     assert figure.dpi >= 160 - 1e-9
     assert_drawn(figure, figure.axes[0], np.stack([image] * 3, axis=2))
     assert_drawn(figure, figure.axes[1], map_to_rgb(image - .5))
+
+
+@pytest.mark.parametrize('h, w, size', [(28, 28, 2), (37, 101, 1.1)])
+def test_each_pixel_of_a_saved_picture_is_as_many_dots(h, w, size, rng):
+    images = rng.randint(256, size=(2, h, w, 3)).astype('uint8')
+    figure = plot_saliency(images, images / 256. - .5, size=size)
+    png = io.BytesIO()
+    figure.savefig(png)
+    png.seek(0)
+    picture = imread(png)[..., :3]
+    drawn = [a for a in figure.axes if a.images]
+    assert len(drawn) == 4
+    for axes, image in zip(drawn[::2], images):
+        x, _, width, height = (int(round(d)) for d in
+                               axes.get_window_extent().bounds)
+        y = len(picture) - int(round(axes.get_window_extent().y1))
+        scale = width // w
+        assert (width, height) == (scale * w, scale * h)
+        np.testing.assert_allclose(
+            picture[y:y + height, x:x + width][2:-2, 2:-2],
+            np.kron(image / 255., np.ones((scale, scale, 1)))[2:-2, 2:-2],
+            atol=.51 / 255)
 
 
 def test_aspect_is_kept_in_a_figure_of_another_shape():
