@@ -18,7 +18,7 @@ from common import (METHODS, MISSING, RULES, draw, picture,
                     print_statistics, saliency_maps)
 try:
     import skimage.data
-    from skimage.io import imread
+    from PIL import Image, ImageOps
     from skimage.transform import resize
     from skimage.util import img_as_float
 except ImportError as error:
@@ -112,22 +112,23 @@ def load_weights(network, path):
         param.set_value(value)
 
 
+def read(path):
+    """An image file as an RGBA array, the right way up."""
+    with Image.open(path) as image:
+        if image.mode not in ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA'):
+            raise ValueError('expected RGB, RGBA or grey, of 8 bits, got %s' %
+                             image.mode)
+        return np.array(ImageOps.exif_transpose(image).convert('RGBA'))
+
+
 def prepare(image):
-    """Make any image RGB, 32 x 32 pixels, with values from 0 to 1."""
+    """Make an image RGB, 32 x 32 pixels, with values from 0 to 1."""
     image = img_as_float(image)
     if image.ndim == 2:
-        image = image[:, :, np.newaxis]
-    if image.ndim != 3 or image.shape[2] > 4:
-        raise ValueError('expected an RGB, RGBA or grey image, got an array of '
-                         'shape %s' % (image.shape,))
-    if not (image.min() >= 0 and image.max() <= 1):
-        raise ValueError('expected floats from 0 to 1, got %g to %g' %
-                         (image.min(), image.max()))
-    if image.shape[2] in (2, 4):  # put it on white
-        alpha = image[:, :, -1:]
-        image = alpha * image[:, :, :-1] + 1 - alpha
-    if image.shape[2] == 1:
-        image = np.repeat(image, 3, axis=2)
+        image = np.repeat(image[:, :, np.newaxis], 3, axis=2)
+    if image.shape[2] == 4:  # put it on white
+        alpha = image[:, :, 3:]
+        image = alpha * image[:, :, :3] + 1 - alpha
     height, width = image.shape[:2]
     side = min(height, width)
     y, x = (height - side) // 2, (width - side) // 2
@@ -140,7 +141,7 @@ def load_images(paths):
     images = {}
     for path in paths:
         try:
-            images[path] = prepare(imread(path))
+            images[path] = prepare(read(path))
         except Exception as error:  # what is raised depends on the format
             sys.exit('%s: not an image that can be used (%s)' % (path, error))
     for name in () if paths else PHOTOGRAPHS:

@@ -79,8 +79,9 @@ def main():
 
     _, report = gradmod.override_in(model.output, gradmod.GuidedBackprop)
     print('rectifiers in the expression:\n%r' % report)
-    chosen = [np.flatnonzero(test_classes == c)[0] for c in range(10)]
-    chosen = np.resize(chosen, args.images)
+    # A digit of each class, then a second one of each, and so on.
+    turns = [(test_classes[:i] == c).sum() for i, c in enumerate(test_classes)]
+    chosen = np.lexsort((test_classes, turns))[:args.images]
     maps = {}
     for name in RULES:
         _, rule, method = METHODS[name]

@@ -127,7 +127,7 @@ class Output(object):
         maps = np.load(self.part, mmap_mode='r')
         if (maps.shape != (self.n,) + first.shape[1:]
                 or maps.dtype != first.dtype
-                or difference(maps[:len(first)], first) > CLOSE):
+                or not difference(maps[:len(first)], first) <= CLOSE):
             sys.exit('%s has other maps of the first images, those of another '
                      'function. Remove it to start again, or name another '
                      '--output.' % self.part)
@@ -346,7 +346,7 @@ def main():
         worst = difference(maps, function(open_images(images)[chosen]))
         print('largest difference to the maps of %d images computed here: %.1e '
               'of the largest value' % (len(chosen), worst))
-        if worst > CLOSE:
+        if not worst <= CLOSE:  # as NaN is not
             sys.exit('The maps differ by more than rounding.')
 
 

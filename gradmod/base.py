@@ -139,7 +139,7 @@ class _Overridden(object):
         if (isinstance(result, (numbers.Number, np.ndarray))
                 and np.asarray(result).dtype.kind in 'biuf'):
             result = (T.constant(result) if np.ndim(result)
-                      else T.fill(x, np.asarray(result)))
+                      else T.fill(x, np.asarray(result, x.dtype)))
         if not (isinstance(result, _tensor_py_operators)
                 and result.ndim == x.ndim
                 and result.dtype not in T.complex_dtypes):

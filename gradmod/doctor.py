@@ -8,6 +8,7 @@ import argparse
 import configparser
 import ctypes
 import importlib
+import importlib.machinery
 import importlib.util
 import json
 import os
@@ -73,7 +74,7 @@ def compiler(cxx):
 
 
 def blas_threads(ldflags):
-    """What the BLAS that flags link with says of itself; None if nothing."""
+    """What the BLAS that flags link with says of itself; None if none is."""
     words = ldflags.split()
     folders = [word[2:] for word in words if word.startswith('-L')] + ['']
     for word in words:
@@ -92,7 +93,7 @@ def blas_threads(ldflags):
                     blas.openblas_get_num_threads())
             if hasattr(blas, 'MKL_Get_Max_Threads'):
                 return 'MKL, threads: %d' % blas.MKL_Get_Max_Threads()
-    return None
+    return 'does not say' if words else None
 
 
 def describe(error):
@@ -123,7 +124,7 @@ def gather(failure):
         return facts
     from theano import config
     facts.update({
-        'compiler': compiler(config.cxx),
+        'cxx': config.cxx, 'compiler': compiler(config.cxx),
         'blas.ldflags': config.blas.ldflags,
         'blas': blas_threads(config.blas.ldflags),
         'device': config.device, 'floatX': config.floatX,
@@ -220,9 +221,13 @@ def run_self_test(seconds=600):
     """`self_test` in a process of its own; its result, or a `RuntimeError`."""
     env = {name: value for name, value in os.environ.items()
            if name != 'THEANO_GPU_IS_ALREADY_ACTIVE'}  # not there
+    flags = [flag for flag, name in [
+        ('-I', 'isolated'), ('-E', 'ignore_environment'),
+        ('-s', 'no_user_site'), ('-P', 'safe_path')]  # from Python 3.11 on
+        if getattr(sys.flags, name, False)]
     try:
         process = subprocess.run(
-            [sys.executable, '-c',
+            [sys.executable, *flags, '-c',
              'import gradmod, theano; from gradmod.doctor import self_test; '
              'theano.config.compute_test_value = "off"; self_test()'],
             env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -250,15 +255,21 @@ def numpy_is_too_new():
         import numpy
     except ImportError:
         return False
-    return [int(n) for n in numpy.__version__.split('.')[:2]] >= [1, 24]
+    found = getattr(numpy, '__version__', '0')  # a folder has none
+    return [int(n) for n in found.split('.')[:2]] >= [1, 24]
 
 
 def explain(error, what='gradmod'):
     """What keeps something from being imported, and what to do about it."""
     words = describe(error)
+    for name in [what] + list(BOUNDS):
+        spec = importlib.machinery.PathFinder.find_spec(name)
+        if spec and not spec.submodule_search_locations:
+            return ('%s hides the package %s.' % (spec.origin, name),
+                    'Rename that file, or run this in another folder.')
     if isinstance(error, ModuleNotFoundError) and error.name:
         name = error.name.split('.')[0]
-        return '%s is missing.' % name, PIP + BOUNDS.get(name, name)
+        return '%s is missing.' % error.name, PIP + BOUNDS.get(name, name)
     if numpy_is_too_new():
         return ('numpy %s is too new for Theano, which stops with %s' % (
             version('numpy'), words), PIP + BOUNDS['numpy'])
@@ -283,6 +294,10 @@ def explain(error, what='gradmod'):
 def explain_self_test(error, facts):
     """The same, where Theano has been imported, and does not compute."""
     flags = facts['blas.ldflags']
+    if facts['cxx'] and not facts['compiler']:
+        return ('There is no compiler %s, which cxx is set to.' % facts['cxx'],
+                'Mend that setting, in THEANO_FLAGS or %s, or remove it.' %
+                ' or '.join(compat.settings_files()))
     if facts['compiler'] and flags and not compat.links(flags):
         where = compat.user_setting()
         return ('The compiler does not link with blas.ldflags = %s, %s.' % (
@@ -324,7 +339,7 @@ def recipe_verdict(test):
 def remarks(facts):
     """What works, and could be better."""
     found = []
-    if not facts['compiler']:
+    if not facts['cxx']:
         found.append('No C++ compiler: Theano runs in Python, many times '
                      'slower. Install g++.')
     elif not facts['blas.ldflags']:
@@ -426,13 +441,16 @@ def main(argv=None, failure=None):
     args = parser.parse_args(argv)
     if args.yes and not args.fix:
         parser.error('--yes goes with --fix')
+    if hasattr(sys.stdout, 'reconfigure'):  # from Python 3.7 on
+        sys.stdout.reconfigure(errors='backslashreplace')
     if args.unfix:
         return fix.unfix()
     if args.fix and failure is None:
         return fix.fix(args.yes)
     report = examine(failure)
-    if args.json:
-        print(json.dumps(report, indent=2))
+    if args.json:  # which has no NaN and no Infinity: they become strings
+        print(json.dumps(json.loads(json.dumps(report), parse_constant=str),
+                         indent=2))
     else:
         show(report)
     if args.fix:

@@ -14,6 +14,7 @@ Two files are involved, and nothing else is ever written:
 """
 import configparser
 import inspect
+import io
 import os
 import re
 import shutil
@@ -76,6 +77,9 @@ def write(path, data):
         with open(new, 'wb') as f:
             f.write(data)
         if os.path.exists(path):
+            status = os.stat(path)
+            if hasattr(os, 'chown'):  # or it becomes root's
+                os.chown(new, status.st_uid, status.st_gid)
             shutil.copymode(path, new)
         os.replace(new, path)
     except OSError:
@@ -164,7 +168,7 @@ def parse(text):
     A section `blas` without options counts as none.
     """
     parser = configparser.RawConfigParser()
-    parser.read_string(text)
+    parser.read_file(io.StringIO(text, newline=None))  # as Theano's file
     options = {name: dict(parser.items(name)) for name in parser.sections()}
     if not options.get('blas', True):
         del options['blas']

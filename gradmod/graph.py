@@ -105,7 +105,8 @@ def override_in(outputs, rule, match=None, select=None):
     value (of any dtype) and the same shared and symbolic variables, with the
     inputs of a commutative op in any order. The forward pass is copied as it
     is found, so values never change. Places inside ``theano.scan`` are
-    found too. What already carries an override is left alone.
+    found too, those inside an ``OpFromGraph`` not. What already carries an
+    override is left alone.
 
     Among `RECTIFIERS`, one that is half of a leaky one does not count: in
     Keras's ``relu(x) - a * relu(-x)``, in its PReLU, ``relu(x) + a * (x -
@@ -214,6 +215,9 @@ def _constant(v):
         op = v.owner.op
         if isinstance(op, T.DimShuffle):
             (v,) = v.owner.inputs
+            if list(op.new_order)[len(op.new_order) - v.ndim:] != list(
+                    range(v.ndim)):  # more than new dimensions in front
+                return None
         elif isinstance(op, T.Elemwise) and isinstance(
                 op.scalar_op, (scalar.Cast, scalar.Second)):
             v = v.owner.inputs[-1]
@@ -285,13 +289,16 @@ class _Matcher(object):
             if _parameters(f) == ['node']:
                 self._predicates.append((form, f))
                 continue
-            for type in types:
-                pattern = _pattern(form, f, type)
-                if pattern:
-                    self._patterns.setdefault(pattern.y.owner.op, []).append(
-                        pattern)
+            made = [_pattern(form, f, type) for type in types]
+            patterns = [p for p in made if isinstance(p, _Pattern)]
+            if made and not patterns:
+                raise TypeError(
+                    'override_in: %s cannot be applied to any variable of the '
+                    'expression: %s' % (form, made[-1])) from made[-1]
+            for p in patterns:
+                self._patterns.setdefault(p.y.owner.op, []).append(p)
         self.halves = (self._find_halves(outputs)
-                       if dict(forms) == RECTIFIERS else set())
+                       if set(RECTIFIERS.items()) <= set(forms) else set())
 
     def match(self, v):
         """The form of `v`, its input and what else it refers to; or None."""
@@ -300,11 +307,13 @@ class _Matcher(object):
             return match
         for form, predicate in self._predicates:
             if v.index == 0 and v.owner.inputs and predicate(v.owner):
-                if _constant(v.owner.inputs[0]) is not None:
+                x, *others = v.owner.inputs
+                if (_constant(x) is not None
+                        or getattr(x, 'dtype', None) not in T.float_dtypes):
                     raise ValueError(
                         'override_in: expected %s to accept nodes whose first '
-                        'input is a variable, got %s' % (form, v.owner))
-                return form, v.owner.inputs[0], v.owner.inputs[1:]
+                        'input is a float variable, got %s' % (form, v.owner))
+                return form, x, others
 
     def _match_pattern(self, v):
         if v not in self._matches:
@@ -410,12 +419,12 @@ def _parameters(function):
 
 @flags(**SCRATCH)
 def _pattern(form, f, type):
-    """What `f` builds from a variable of this type."""
+    """What `f` builds from a variable of this type, or the error it raises."""
     x = type('x')
     try:
         y = f(x)
-    except Exception:  # no function of such a variable
-        return None
+    except Exception as error:  # no function of such a variable
+        return error
     if isinstance(y, (list, tuple)) and len(y) == 1:
         (y,) = y
     if not isinstance(y, gof.Variable):
@@ -538,7 +547,7 @@ def _apply(rule, found, done):
         placed = OverriddenFunction(nonlinearity, rule.grad)
     else:
         placed = copy(rule)
-        placed.nonlinearity = nonlinearity
+        placed.nonlinearity, placed.ops = nonlinearity, {}
     x = done.get(place.input, place.input)
     return conform(placed(x), place.output.type)
 

@@ -537,7 +537,9 @@ class _Swap(object):
         self.done = False
 
     def do(self):
-        vars(self.layer).setdefault('_gradmod_swaps', []).append(self)
+        # A list of its own: one in a shallow copy of the layer is another.
+        vars(self.layer)['_gradmod_swaps'] = vars(self.layer).get(
+            '_gradmod_swaps', []) + [self]
         error = None
         try:
             setattr(self.layer, self.attribute, self.rule)
@@ -557,18 +559,20 @@ class _Swap(object):
         later = [s for s in swaps[swaps.index(self) + 1:]
                  if s.attribute == self.attribute]
         current = getattr(self.layer, self.attribute, None)
+        found = later[0].kept if later else current
         if later:
             later[0].kept, later[0].of_instance = self.kept, self.of_instance
         elif self.attribute in vars(self.layer) and not self.of_instance:
             delattr(self.layer, self.attribute)
         elif current is not self.kept:
             setattr(self.layer, self.attribute, self.kept)
-        swaps.remove(self)
-        if not swaps:
+        left = vars(self.layer)['_gradmod_swaps'] = [
+            s for s in swaps if s is not self]
+        if not left:
             del vars(self.layer)['_gradmod_swaps']
-        if self.done and not later and current is not self.rule:
+        if self.done and found is not self.rule:
             raise RuntimeError(
                 '%s: while %r was in place, somebody else set %s.%s to %s. '
                 'What was there at first has been put back: %s' %
                 (self.caller, self.rule, self.name, self.attribute,
-                 _label(current), _label(self.kept)))
+                 _label(found), _label(self.kept)))

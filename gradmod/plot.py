@@ -83,7 +83,7 @@ def normalize(values, percentile=99.5, limit=None):
                                   and 0 < limit < np.inf):
         raise ValueError('normalize: expected a finite limit above 0, got %r' %
                          (limit,))
-    values = np.array(values)
+    values = np.asarray(values)
     if values.dtype.kind not in 'biuf':
         raise TypeError('normalize: expected an array of real numbers, got %s' %
                         values.dtype)

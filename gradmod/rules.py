@@ -10,6 +10,7 @@ import numpy as np
 import theano.tensor as T
 from theano.printing import Print
 from theano.scan_module.scan_utils import equal_computations
+from theano.tensor.opt import Assert
 from theano.tensor.var import _tensor_py_operators  # on host or device
 
 from .base import ModifiedBackprop, _describe
@@ -198,7 +199,7 @@ class GuidedGradient(ModifiedBackprop):
 
     def grad(self, inputs, out_grads, true_grads):
         (g,), (t,) = out_grads, true_grads
-        return (T.switch(g > 0, t, t.zeros_like()),)
+        return (T.switch(g <= 0, t.zeros_like(), t),)
 
 
 class DeconvNonlinearity(ModifiedBackprop):
@@ -309,11 +310,11 @@ class RectGrad(ModifiedBackprop):
         if self.quantile is not None:
             rows = contribution.flatten(2) if g.ndim > 1 else (
                 contribution.dimshuffle('x', *range(g.ndim)).flatten(2))
-            n = rows.shape[1]
             quantile = _like(g, self, 'quantile')
             if quantile.ndim:
                 raise TypeError('%r: expected quantile to be a single number, '
                                 'got %s' % (self, _describe(self.quantile)))
+            n = rows.shape[1] * (1 - np.finfo(g.dtype).eps)  # of q rounded up
             position = T.ceil(quantile * n).astype('int64') - 1
             threshold = T.sort(rows, axis=1)[:, T.maximum(position, 0)]
             threshold = threshold.dimshuffle(*[0] + ['x'] * (g.ndim - 1)) if (
@@ -421,7 +422,9 @@ class DeepLiftRescale(ModifiedBackprop):
 
     def grad(self, inputs, out_grads, outputs, true_grads):
         (z,), (g,), (y,), (t,) = inputs, out_grads, outputs, true_grads
-        half = z.shape[0] // 2
+        half = Assert('%r: expected as many references as samples, got an odd '
+                      'number of both' % self)(
+                          z.shape[0] // 2, T.eq(z.shape[0] % 2, 0))
         dz = T.tile(z[:half] - z[half:], (2,) + (1,) * (z.ndim - 1))
         dy = T.tile(y[:half] - y[half:], (2,) + (1,) * (z.ndim - 1))
         small = abs(dz) <= _like(z, self, 'tolerance')
@@ -604,8 +607,11 @@ class ClipGradientNorm(ModifiedBackprop):
 
     def grad(self, inputs, out_grads, true_grads):
         (t,) = true_grads
-        norm = _like(t, self, 'norm')
-        return (t * (norm / T.maximum(t.norm(2), norm)),)
+        # In units of the largest number, so that squares do not overflow.
+        largest = T.concatenate([abs(t).flatten(), T.ones((1,), t.dtype)]).max()
+        norm = _like(t, self, 'norm') / largest
+        bound = T.maximum((t / largest).norm(2), norm)
+        return (t * (norm / T.switch(T.eq(bound, 0), 1, bound)),)
 
 
 class NoisyGradient(ModifiedBackprop):

@@ -455,7 +455,7 @@ def _as_classes(caller, target, n_classes=None):
         raise TypeError(_wrong(caller, "target to be None, 'max', 'all', a class "
                                'as an int, a vector of ints or a function of the '
                                'logits', target))
-    wrong = classes < 0
+    wrong = classes.astype('int64') < 0  # some of uint64, too
     if n_classes is not None:
         wrong |= classes >= n_classes
     if wrong.any():
@@ -755,7 +755,8 @@ def compile_saliency_function(network, rule=None, target=None,
     -----
     A rule that relates the samples of a batch to each other, as
     `DeepLiftRescale` does, is not for this function, which divides arrays into
-    batches.
+    batches. Nor is an array that has a baseline for each sample: every batch
+    would meet its first ones.
 
     Examples
     --------
@@ -912,6 +913,10 @@ class SaliencyFunction(object):
             maps, *error = self._compute(images[batch], i,
                                          *[c[batch] for c in classes])
             errors += error
+            if len(maps) != batch.stop - i:
+                raise ValueError('%r: expected the method to return a map for '
+                                 'each of %d images, got %d' % (
+                                     self, batch.stop - i, len(maps)))
             if out is None:
                 if len(maps) == n:
                     out = maps
@@ -1000,7 +1005,8 @@ class SaliencyFunction(object):
                             (self, dtype, out.dtype))
 
     def _compute(self, images, start, *classes):
-        images = np.require(images, self.dtype, 'A')  # C code needs aligned
+        # Aligned, for C code, and no subclass, which may hide a NaN.
+        images = np.require(images, self.dtype, 'AE')
         n = len(images)
         if not np.isfinite(images).all():
             finite = np.isfinite(images).reshape(n, -1).all(axis=1)

@@ -355,9 +355,10 @@ def randomization_test(network, images, rule=None, target=None,
     TypeError
         If an argument is not of the kind described.
     ValueError
-        If a layer is not part of the network or has no parameters, a class
-        does not exist, or `draw` or a measure gives an array of another shape;
-        and as `compile_saliency_function` and its result do.
+        If a layer is not part of the network or has no parameters, a name is
+        that of several layers, a class does not exist, or `draw` or a measure
+        gives an array of another shape; and as `compile_saliency_function` and
+        its result do.
 
     See Also
     --------
@@ -568,8 +569,9 @@ def plot_reports(reports):
     Returns
     -------
     matplotlib.figure.Figure
-        The mean over the images, step by step from the trained network on
-        where they are cascading. pyplot does not know of it.
+        The mean over the images, step by step. Cascading ones start with the
+        trained network, at 1, unless the measure is a function of your own.
+        pyplot does not know of it.
 
     Raises
     ------
@@ -591,22 +593,27 @@ def plot_reports(reports):
                          'measures, got %d different kinds' % len(kinds))
     from .plot import _Figure
     first = next(iter(reports.values()))
-    start = ['trained'] * first.cascading
-    ticks = start + first.names
-    panels = len(first.similarity)
-    figure = _Figure((panels * max(3.5, 1 + .2 * len(ticks)), 4),
+    panels, steps = len(first.similarity), first.cascading + len(first.names)
+    figure = _Figure((panels * max(3.5, 1 + .2 * steps), 4),
                      constrained_layout=True)
     for i, measure in enumerate(first.similarity):
         axes = figure.add_subplot(1, panels, i + 1)
-        for title, report in reports.items():
+        known = measure in MEASURES  # from -1 to 1, for equal maps
+        start = ['trained'] * (first.cascading and known)
+        ticks = start + first.names
+        for report in reports.values():
             axes.plot([1] * len(start) + list(report.mean(measure)),
-                      '.-' if first.cascading else '.',
-                      label=str(title).replace('\n', ' '))
+                      '.-' if first.cascading else '.')
         axes.axhline(0, color='.7', linewidth=.8)
-        axes.set(ylim=(-1.05 if axes.get_ylim()[0] < -.5 else -.55, 1.05),
-                 title=measure, xticks=range(len(ticks)))
+        axes.set(title=measure, xticks=range(len(ticks)))
+        if known:
+            axes.set_ylim(-1.05 if axes.get_ylim()[0] < -.5 else -.55, 1.05)
         axes.set_xticklabels(ticks, rotation=90, fontsize=7)
-    axes.legend(fontsize=7)
+    # As labels, titles that begin with "_" would be left out.
+    legend = axes.legend(axes.lines[:len(reports)], [''] * len(reports),
+                         fontsize=7)
+    for text, title in zip(legend.texts, reports):
+        text.set_text(str(title).replace('\n', ' '))
     return figure
 
 
@@ -630,7 +637,11 @@ def _steps(caller, network, names, layers):
         if not found:
             raise ValueError('%s: the layer %s in layers is not part of the '
                              'network' % (caller, _describe(wanted)))
-        params = [p for v in found for p in v.get_params()]
+        if len(found) > 1:
+            raise ValueError('%s: expected layers to have names of one layer '
+                             'each, got %r, of %d' % (caller, wanted,
+                                                      len(found)))
+        params = found[0].get_params()
         if not params:
             raise ValueError('%s: the layer %s in layers has no parameters' %
                              (caller, names[found[0]]))

@@ -55,6 +55,24 @@ def test_report_of_a_rule_that_is_the_true_gradient():
     assert 'the same as the gradient without it' in repr(report)
 
 
+@pytest.mark.parametrize('function', [
+    T.sqrt, T.log, T.inv, gradmod.ScaleGradient(T.sqrt, factor=.5)])
+def test_a_gradient_with_a_pole_is_linear(function):
+    report = check_gradient(function)
+    assert report.linear
+    assert np.isinf(report.values).any()
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'float32', 'float64'])
+def test_linear_but_for_rounding(dtype):
+    for function in [T.tanh, gradmod.ScaleGradient(T.tanh, factor=.3),
+                     gradmod.EpsilonLRP(T.tanh)]:
+        assert check_gradient(function, dtype).linear
+    small = gradmod.override_gradient(
+        T.tanh, lambda inputs, gs: abs(gs[0]) * 1e-3)
+    assert not check_gradient(small, dtype).linear
+
+
 def test_report_of_an_affine_rule():
     rule = gradmod.override_gradient(T.tanh, lambda inputs, gs: gs[0] + 1)
     assert not check_gradient(rule).linear

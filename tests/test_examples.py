@@ -4,11 +4,13 @@ The main one, digits.py, is what README.md's first command runs; here only what
 that command does not show. The pretrained network's weights are not part of
 the project: set GRADMOD_CIFAR_WEIGHTS to the path of cifar_model_n5.npz.
 """
+import importlib
 import os
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 EXAMPLES = os.path.join(os.path.dirname(__file__), os.pardir, 'examples')
@@ -35,6 +37,55 @@ def test_bad_arguments(program, args, message):
     code, out, err = run(program, *args)
     assert code != 0 and message in err
     assert 'Traceback' not in err
+
+
+@pytest.fixture
+def cifar_resnet(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module('cifar_resnet')
+
+
+def test_images_of_any_kind(cifar_resnet, tmp_path):
+    from PIL import Image
+    path = str(tmp_path / 'image.png')
+    rng = np.random.RandomState(0)
+    array = rng.randint(0, 256, (32, 32, 4)).astype('uint8')
+    image = Image.fromarray(array)
+    shades = Image.fromarray(array[:, :, :3]).convert('P')
+    for kind, source in [
+            ('RGB', image), ('RGBA', image), ('L', image), ('LA', image),
+            ('P', shades), ('1', image)]:
+        source.convert(kind).save(path)
+        rgba = np.array(source.convert(kind).convert('RGBA')) / 255.
+        alpha = rgba[:, :, 3:]
+        want = alpha * rgba[:, :, :3] + (1 - alpha)  # on white
+        got = cifar_resnet.load_images([path])[path]
+        np.testing.assert_allclose(got, want, atol=1e-6, err_msg=kind)
+
+
+def test_a_photograph_on_its_side(cifar_resnet, tmp_path):
+    from PIL import Image
+    path = str(tmp_path / 'image.png')
+    rng = np.random.RandomState(0)
+    array = rng.randint(0, 256, (32, 32, 3)).astype('uint8')
+    turned = Image.Exif()
+    turned[274] = 6  # the orientation: turn it clockwise to see it
+    Image.fromarray(array).save(path, exif=turned)
+    np.testing.assert_allclose(cifar_resnet.load_images([path])[path],
+                               np.rot90(array, -1) / 255., atol=1e-6)
+
+
+@pytest.mark.parametrize('kind', ['CMYK', 'I', 'F', None])
+def test_images_that_cannot_be_used(cifar_resnet, tmp_path, kind):
+    from PIL import Image
+    path = tmp_path / 'image.tif'
+    if kind:
+        Image.new(kind, (32, 32)).save(str(path))
+    else:
+        path.write_text('no image')
+    with pytest.raises(SystemExit, match='image.tif: not an image that can be '
+                       'used .*%s' % (kind or '')):
+        cifar_resnet.load_images([str(path)])
 
 
 def accuracies(program):

@@ -119,6 +119,16 @@ def test_rect_grad_by_quantile(shape):
             f(z, g), reference.quantile_gate(z, g, value))
 
 
+@pytest.mark.parametrize('dtype, q, n, closed', [
+    ('float32', .3, 50, 15), ('float64', .07, 100, 7), ('float32', .98, 50, 49),
+    ('float64', .3, 11, 4), ('float32', 1e-9, 50, 1), ('float64', .5, 2, 1)])
+def test_a_quantile_that_is_rounded_up(dtype, q, n, closed):
+    # ceil(q n) of the decimal q; .3 * 50 is 15.0000006 in float32
+    f = gradient(gradmod.RectGrad(T.nnet.relu, quantile=q), dtype)
+    z = np.arange(1, n + 1).astype(dtype)
+    assert (f(z, 0 * z + 1) == 0).sum() == closed
+
+
 def test_rect_grad_by_quantile_of_a_single_sample():
     z, g = RNG.randn(2, 20)
     f = gradient(gradmod.RectGrad(T.nnet.relu, quantile=.8))
@@ -135,6 +145,22 @@ def test_clip_gradient_norm():
     t = 2 * np.array([[1., -2], [3, 4]])
     np.testing.assert_allclose(f(t / 2, t * 0 + 1),
                                t * 2 / np.sqrt((t ** 2).sum()))
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_clip_gradient_norm_of_extreme_gradients(dtype):
+    norm = theano.shared(np.dtype(dtype).type(1))
+    f = gradient(gradmod.ClipGradientNorm(norm=norm), dtype)
+    for factor in 1e20, 1e37:  # whose squares float32 does not hold
+        g = np.array([3, 4], dtype) * np.dtype(dtype).type(factor)
+        np.testing.assert_allclose(f(0 * g, g), [.6, .8], rtol=1e-6)
+    g = np.array([3, 4], dtype) * np.dtype(dtype).type(1e-30)
+    np.testing.assert_array_equal(f(g, g), g)
+    assert f(g[:0], g[:0]).shape == (0,)
+    assert np.isnan(f(g, g * np.array([1, np.nan], dtype))).all()
+    norm.set_value(0)
+    for g in np.zeros(2, dtype), np.ones(2, dtype), g[:0]:
+        np.testing.assert_array_equal(f(g, g), 0 * g)
 
 
 def test_noise_is_drawn_for_each_call():
@@ -282,6 +308,12 @@ def at(rule, z, g):
     return f(np.array(z, float), np.array(g, float))
 
 
+def test_guided_gradient_hides_no_nan():
+    np.testing.assert_array_equal(
+        at(gradmod.GuidedGradient(T.nnet.relu), [2, -2, 2], [np.nan, 1, 3]),
+        [np.nan, 0, 3])
+
+
 def test_guided_gradient_where_the_derivative_is_infinite():
     np.testing.assert_array_equal(
         at(gradmod.GuidedGradient(T.sqrt), [0, 1, 1], [0, -.5, 2]), [0, 0, 1])
@@ -290,6 +322,13 @@ def test_guided_gradient_where_the_derivative_is_infinite():
 def test_epsilon_has_the_sign_of_the_input_and_that_of_zero_is_positive():
     rule = gradmod.EpsilonLRP(lambda z: z + 1, epsilon=.5)
     np.testing.assert_array_equal(at(rule, [0, 1, -2], [1, 3, 5]), [2, 4, 2])
+
+
+@pytest.mark.parametrize('n', [1, 3])
+def test_deeplift_without_references(n):
+    rule = gradmod.DeepLiftRescale(T.sqr)
+    with pytest.raises(AssertionError, match='as many references as samples'):
+        at(rule, np.ones(n), np.ones(n))
 
 
 def test_deeplift_at_the_tolerance():
@@ -311,3 +350,4 @@ def test_numbers_are_of_the_dtype_of_the_gradient():
     with theano.configparser.change_flags(warn_float64='raise'):
         for value in .1, np.float64(.1), np.array([.1]):
             gradmod.ScaleGradient(T.nnet.relu, factor=value)(T.fvector())
+        gradmod.override_gradient(T.sgn, lambda inputs, gs: .5)(T.fvector())

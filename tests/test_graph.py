@@ -275,9 +275,69 @@ def test_overlapping_places_are_refused():
         override_in(y, Times, match=[T.nnet.relu, doubled])
 
 
+def test_forms_that_cannot_be_applied():
+    y = T.tanh(T.fmatrix('z'))
+    for wrong, words in [
+            (lambda z: T.nnet.sigmoidd(z), 'sigmoidd'),
+            (lambda node, op=T.tanh: node.op == op, "no attribute 'op'")]:
+        with pytest.raises(TypeError, match='override_in: <lambda> cannot be '
+                           'applied to any variable of .*' + words):
+            override_in(y, GuidedBackprop, match=[T.tanh, wrong])
+    # to some it can
+    z = T.tensor3('z', dtype='float32')
+    _, report = override_in(T.tanh(z).sum(axis=0) * 2, Times, match=[
+        T.tanh, lambda z: T.nnet.softmax(z)])
+    assert len(report) == 1
+
+
+def test_a_constant_and_its_transpose():
+    values = np.float32([[1, 2], [3, 4]])
+    x = T.fmatrix('x')
+
+    def scaled(constant):
+        return lambda x: T.maximum(x, x * T.constant(values).T if constant == 'T'
+                                   else x * constant)
+    column, row = (T.constant(values[0]).dimshuffle(*order)
+                   for order in [(0, 'x'), ('x', 0)])
+    for this, other in [(values, values.T), (values, 'T'), ('T', values),
+                        (column, row), (row, column), (row, values)]:
+        _, report = override_in(scaled(this)(x), Times, match=scaled(this))
+        assert len(report) == 1
+        with pytest.raises(ValueError, match='expected <lambda> in'):
+            override_in(scaled(other)(x), Times, match=scaled(this))
+    # the same, by broadcasting
+    _, report = override_in(scaled(row)(x), Times, match=scaled(values[0]))
+    assert len(report) == 1
+
+
+def test_a_rule_that_keeps_its_ops_when_it_is_copied():
+    class Keeps(Times):
+        def __getstate__(self):
+            return dict(self.__dict__)
+    x = T.fmatrix('x')
+    y = T.tanh(x) + T.nnet.sigmoid(x)
+    new, _ = override_in(y, Keeps(T.tanh), match=[T.tanh, T.nnet.sigmoid])
+    np.testing.assert_allclose(new.eval({x: Z}), y.eval({x: Z}), rtol=1e-6)
+
+
+def test_forms_besides_the_rectifiers_leave_halves_alone():
+    x = T.fmatrix('x')
+    y = T.nnet.relu(x) - .1 * T.nnet.relu(-x) + T.tanh(x)
+    _, report = override_in(y, GuidedBackprop,
+                            match=dict(RECTIFIERS, tanh=T.tanh))
+    assert [place.form for place in report] == ['tanh']
+
+
+def test_predicate_on_a_node_of_integers():
+    x = T.fmatrix('x')
+    y = T.switch(x > 0, x, 0)
+    with pytest.raises(ValueError, match='first input is a float variable'):
+        override_in(y, Times, match=lambda node: node is y.owner)
+
+
 def test_predicate_on_a_node_of_a_constant():
     y = T.nnet.relu(T.fmatrix('z'))  # 0.5 * (...)
-    with pytest.raises(ValueError, match='whose first input is a variable'):
+    with pytest.raises(ValueError, match='whose first input is a float variable'):
         override_in(y, Times, match=lambda node: node.op == T.mul)
 
 

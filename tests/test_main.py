@@ -175,7 +175,7 @@ def check_broken(environment, *words, **settings):
     ('AttributeError("bad luck\\nand more")', ['AttributeError: bad luck\n']),
     ('ImportError("libc.so.7")', ['ImportError: libc.so.7']),
     ('ModuleNotFoundError("No", name="scipy.linalg")',
-     ['scipy is missing', 'pip install "scipy<1.12" "numpy<1.24"']),
+     ['scipy.linalg is missing', 'pip install "scipy<1.12" "numpy<1.24"']),
     ('ModuleNotFoundError("No", name="pkg_resources")',
      ['pip install "setuptools<80.9"']),
     ('Exception("Compilation failed: Python.h: No such file")',
@@ -184,6 +184,28 @@ def check_broken(environment, *words, **settings):
 def test_theano_cannot_be_imported(environment, package, error, words):
     broken = package('theano', 'raise ' + error)
     check_broken(environment, *words, packages=[broken] + PACKAGES)
+
+
+@pytest.mark.parametrize('name, text, flags', [
+    ('theano', 'x = 1', ''), ('theano', 'import theano\ntheano.tensor', ''),
+    ('numpy', '', ''), ('numpy', '', 'blas.ldflags='),
+    ('lasagne', 'import lasagne\nlasagne.layers', QUICK)])
+def test_a_file_that_hides_a_package(environment, tmp_path, name, text, flags):
+    path = tmp_path / (name + '.py')
+    path.write_text(text)
+    out = check_broken(environment, '%s hides the package %s.' % (path, name),
+                       'Rename that file', flags=flags)
+    assert 'missing' not in out
+
+
+def test_flags_of_the_interpreter(environment, tmp_path):
+    folder = environment('-c', 'import sysconfig; '
+                         'print(sysconfig.get_path("purelib"))').strip()
+    with open(os.path.join(folder, 'packages.pth'), 'w') as f:
+        f.write('\n'.join(PACKAGES))
+    (tmp_path / 'numpy.py').write_text('')  # which -I does not see
+    environment('-I', '-m', 'gradmod')
+    assert environment.status == 0, environment.out
 
 
 def test_broken_in_json(environment, package):
@@ -222,6 +244,11 @@ def test_numpy_is_too_new(monkeypatch):
         assert ('"numpy<1.24"' in advice) == new
 
 
+def test_a_numpy_without_a_version(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'numpy', types.ModuleType('numpy'))
+    assert not doctor.numpy_is_too_new()
+
+
 def test_no_folder_for_compiled_code(environment, tmp_path):
     (tmp_path / 'file').write_text('')
     check_broken(
@@ -248,6 +275,23 @@ def test_no_compiler(environment, tmp_path):
     assert environment.status == 0
     assert 'note          No C++ compiler' in out
     assert out.splitlines()[-1] == 'verdict       gradmod works here.'
+
+
+def test_a_compiler_that_is_not_there(environment):
+    out = check_broken(environment,
+                       'There is no compiler /none/g++, which cxx is set to.',
+                       'THEANO_FLAGS or %s' % (environment.home / '.theanorc'),
+                       flags=CACHE + ',cxx=/none/g++')
+    assert 'No C++ compiler' not in out and 'did not end' not in out
+
+
+@pytest.mark.skipif(sys.version_info < (3, 7), reason='needs reconfigure')
+def test_an_output_of_ascii(environment, tmp_path):
+    folder = tmp_path / 'caf\xe9'
+    environment('-m', 'gradmod', PYTHONIOENCODING='ascii',
+                flags='%s,base_compiledir=%s' % (QUICK, folder))
+    assert environment.status == 0, environment.err
+    assert str(folder).replace('\xe9', '\\xe9') in environment.out
 
 
 def test_lasagne(monkeypatch):
@@ -277,6 +321,21 @@ def test_wrong_values(wrong, value):
     ((problem, advice),) = doctor.judge(test)
     assert '%.2g of the largest' % value in problem
     assert ('BLAS' in advice) == (wrong == 'no override')
+
+
+@pytest.mark.parametrize('value, words', [
+    (float('nan'), 'NaN'), (float('inf'), 'Infinity')])
+def test_wrong_values_in_json(monkeypatch, capsys, value, words):
+    wrong = {'plain': value, 'guided': .3}
+    monkeypatch.setattr(doctor, 'run_self_test', lambda: {
+        'tolerance': 1e-6, 'no override': wrong, 'recipe': wrong})
+    assert doctor.main(['--json']) == 1
+
+    def refuse(constant):
+        raise ValueError('not JSON: ' + constant)
+    report = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert not report['ok'] and report['verdict'].startswith('gradmod does not')
+    assert report['self-test']['no override'] == {'plain': words, 'guided': .3}
 
 
 def test_recipe_verdict():
@@ -312,7 +371,8 @@ def test_facts_that_cannot_be_had(tmp_path):
     assert doctor.compiler('') is None
     assert doctor.compiler('no-such-compiler') is None
     assert doctor.blas_threads('') is None
-    assert doctor.blas_threads('-L%s -lnone_such -lm' % tmp_path) is None
+    assert doctor.blas_threads(
+        '-L%s -lnone_such -lm' % tmp_path) == 'does not say'
 
 
 def test_command_line(capsys):
@@ -401,6 +461,7 @@ def test_a_setting_that_became_the_users(tmp_path, edit):
 
 @pytest.mark.parametrize('text', [
     '  [global]\nfloatX = float32\n',   # would continue our line
+    '# mine\r[blas]\rfoo = 1\r',         # as Python reads it, three lines
     '[blas]\n  mine = 1\n',             # the same
     '[blas]'])                          # where would a line go?
 def test_settings_that_cannot_be_added_to(tmp_path, text):
@@ -434,6 +495,23 @@ def test_a_link_stays_a_link(tmp_path):
     assert link.is_symlink() and FLAGS in real.read_text()
     fix.carry_out([fix.remove_setting(str(link))])
     assert link.is_symlink() and real.read_text() == '[global]\n'
+
+
+@pytest.mark.skipif(not hasattr(os, 'chown'), reason='needs owners')
+def test_a_file_keeps_its_owner(tmp_path, monkeypatch):
+    path = tmp_path / 'rc'
+    path.write_text('old')
+    path.chmod(0o640)
+    before, calls = path.stat(), []
+    owner = os.stat_result(tuple(before[:4]) + (1234, 5678) + tuple(before[6:]))
+    stat_of = os.stat
+    monkeypatch.setattr(os, 'stat', lambda name, *args, **kwargs: (
+        owner if str(name) == str(path) else stat_of(name, *args, **kwargs)))
+    monkeypatch.setattr(os, 'chown', lambda *args: calls.append(args))
+    fix.write(str(path), b'new')
+    assert calls == [(str(path) + '.gradmod', 1234, 5678)]
+    assert path.read_text() == 'new'
+    assert stat.S_IMODE(stat_of(str(path)).st_mode) == 0o640
 
 
 @pytest.mark.parametrize('failing', [
@@ -800,7 +878,8 @@ def test_blas_threads(tmp_path):
             ('open', 'const char *openblas_get_config() { return "Mine 1.2"; }'
              'int openblas_get_num_threads() { return 5; }',
              'Mine 1.2, threads: 5'),
-            ('other', 'int get_num_threads() { return 7; }', None)]:
+            ('other', 'int get_num_threads() { return 7; }',
+             'does not say')]:
         (tmp_path / 'blas.cpp').write_text('extern "C" { %s }' % code)
         subprocess.check_call(['g++', '-shared', '-fPIC', 'blas.cpp', '-o',
                                'lib%s.so' % name], cwd=str(tmp_path))
@@ -862,7 +941,8 @@ def test_without_numpy_it_is_not_too_new(monkeypatch):
 
 def test_a_self_test_that_fails_for_no_known_reason():
     problem, advice = doctor.explain_self_test(
-        RuntimeError('Bad luck.'), {'blas.ldflags': '', 'compiler': 'g++'})
+        RuntimeError('Bad luck.'),
+        {'blas.ldflags': '', 'cxx': 'g++', 'compiler': 'g++'})
     assert problem == 'The self-test did not end. Bad luck.'
     assert 'THEANO_FLAGS=blas.ldflags= ' in advice
 
@@ -873,9 +953,9 @@ def test_flags_that_do_not_link(monkeypatch):
         monkeypatch.setattr(compat, 'user_setting', lambda: where)
         return doctor.explain_self_test(
             RuntimeError('Bad luck.'),
-            {'blas.ldflags': flags, 'compiler': compiler})[0]
+            {'blas.ldflags': flags, 'cxx': compiler, 'compiler': compiler})[0]
     unknown = 'The self-test did not end. Bad luck.'
-    assert explained(compiler=None) == explained(flags='') == unknown
+    assert explained(compiler='') == explained(flags='') == unknown
     assert explained(links=True) == unknown
     assert explained(where='the file').endswith(
         'blas.ldflags = -lmine, set in the file.')
@@ -896,7 +976,7 @@ def test_a_self_test_that_takes_too_long(monkeypatch):
         raise subprocess.TimeoutExpired('python', timeout)
     monkeypatch.setattr(subprocess, 'run', wait)
     monkeypatch.setattr(doctor, 'gather', lambda failure: {
-        'compiler': None, 'blas.ldflags': '', 'device': 'cpu',
+        'cxx': '', 'compiler': None, 'blas.ldflags': '', 'device': 'cpu',
         'lasagne': 'not installed'})
     report = doctor.examine()
     assert not report['ok'] and report['self-test'] is None
@@ -904,7 +984,7 @@ def test_a_self_test_that_takes_too_long(monkeypatch):
 
 
 def test_remarks(monkeypatch):
-    facts = {'compiler': 'g++', 'blas.ldflags': '-lopenblas',
+    facts = {'cxx': 'g++', 'compiler': 'g++', 'blas.ldflags': '-lopenblas',
              'lasagne': '0.1', 'device': 'cpu'}
     assert doctor.remarks(facts) == []
     facts['blas.ldflags'] = ''

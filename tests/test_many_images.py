@@ -243,6 +243,28 @@ def test_wrong_arguments(files, tmp_path, monkeypatch, capsys, options,
     assert not (tmp_path / 'maps.npy').exists()
 
 
+def test_nan_is_not_close(files, tmp_path, monkeypatch, capsys):
+    output = tmp_path / 'maps.npy'
+
+    def start():
+        return many_images.Output(str(output), X, expected(X[:8]))
+    start()
+    start()  # which goes on
+    part = np.load(str(output) + '.part', mmap_mode='r+')
+    part[3, 2] = np.nan
+    del part
+    with pytest.raises(SystemExit, match='has other maps of the first images'):
+        start()
+
+    def run(client, function, images, output, chunk):
+        output.write(8, N, np.full((N - 8, 6), np.nan))
+    monkeypatch.setattr(many_images, 'connect', lambda *_: open(os.devnull))
+    monkeypatch.setattr(many_images, 'run', run)
+    with pytest.raises(SystemExit, match='differ by more than rounding'):
+        call_main(monkeypatch,
+                  arguments(files, tmp_path / 'nan.npy', '--check'))
+
+
 def test_ranges():
     output = many_images.Output.__new__(many_images.Output)
     for n in range(1, 12):

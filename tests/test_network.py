@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import functools
 import pickle
 import subprocess
@@ -1019,6 +1020,37 @@ def test_somebody_else_sets_a_nonlinearity():
                 layer(net, '1').nonlinearity = tanh
         assert len(rules(net)) == 3
     assert_as_before(before)
+
+
+def test_somebody_else_sets_a_nonlinearity_before_another_rule():
+    for order in (0, 1), (1, 0):
+        net = mlp(rectify)
+        before = snapshot(net)
+        applied = [apply(net, GuidedBackprop)]
+        layer(net, '0').nonlinearity = tanh
+        applied.append(apply(net, DeconvNet, select=tanh))
+        with pytest.raises(RuntimeError, match='while GuidedBackprop.rectify. '
+                           'was in place, somebody else set .* to tanh'):
+            for i in order:
+                applied[i].undo()
+        for report in applied:
+            report.undo()
+        assert_as_before(before)
+
+
+def test_a_shallow_copy_of_a_layer_under_a_rule():
+    net = mlp(rectify)
+    before = snapshot(net)
+    original = layer(net, '0')
+    first = apply(net, GuidedBackprop)
+    copied = copy.copy(original)
+    rule = copied.nonlinearity
+    second = apply(copied, DeconvNet, select=lambda place: place.layer is copied)
+    first.undo()
+    assert_as_before(before)
+    second.undo()
+    assert_as_before(before)
+    assert copied.nonlinearity is rule
 
 
 def test_somebody_else_deletes_a_nonlinearity():

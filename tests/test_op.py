@@ -332,8 +332,30 @@ def test_rop_of_an_affine_override_is_an_error_at_run_time():
     z, v = T.fmatrices('zv')
     y = Through(T.nnet.relu, lambda z, g: g + 1)(z)
     f = theano.function([z, v], theano.Rop(y, z, v), mode=PY)
-    with pytest.raises(AssertionError, match='relu.*not zero'):
+    with pytest.raises(AssertionError, match='relu.*not linear'):
         f(Z, W)
+
+
+@pytest.mark.parametrize('rule', [
+    lambda z, g: T.sgn(g), lambda z, g: T.round(g), lambda z, g: T.sgn(g) + g,
+    lambda z, g: z * (g > 0), lambda z, g: T.switch(g > 0, z, 0.),
+    lambda z, g: theano.gradient.disconnected_grad(g) * 3,
+    lambda z, g: theano.gradient.grad_scale(g, 5) * 3])
+def test_rop_of_what_theano_takes_for_constant_is_an_error(rule):
+    z, v = T.fmatrices('zv')
+    y = Through(T.nnet.relu, rule)(z)
+    f = theano.function([z, v], theano.Rop(y, z, v), mode=PY,
+                        on_unused_input='ignore')
+    with pytest.raises(AssertionError, match='relu.*not linear'):
+        f(Z, W)
+
+
+def test_rop_at_a_pole():
+    z, v = T.fvectors('zv')
+    y = Through(T.sqrt, lambda z, g: g / T.sqrt(z))(z)
+    f = theano.function([z, v], theano.Rop(y, z, v), mode=PY)
+    np.testing.assert_array_equal(
+        f(np.float32([0, 4]), np.float32([1, 3])), [np.inf, 1.5])
 
 
 def test_rop_with_respect_to_captured_variables_is_the_true_one():

@@ -1100,8 +1100,11 @@ def test_batches_that_are_none(plain):
 
 
 def test_seeds_that_numpy_takes(net):
-    for seed in 100, 2**32 - 1, np.int64(3):
-        saliency_map(net, method='smoothgrad', seed=seed)
+    maps = [compiled(net, method='smoothgrad', seed=seed, samples=2)(X)
+            for seed in (100, 2**32 - 1, np.int64(3), 3)]
+    assert np.array_equal(maps[2], maps[3])
+    assert not np.allclose(maps[0], maps[1])
+    assert not np.allclose(maps[1], maps[2])
 
 
 def test_without_noise(net, plain):
@@ -1119,6 +1122,31 @@ def test_baselines_of_their_own_for_each_sample(net):
         with pytest.raises(TypeError, match='integrated_gradients: expected a '
                            'baseline of'):
             saliency_map(net, method='integrated_gradients', baseline=baseline)
+
+
+def test_classes_that_int64_does_not_hold():
+    x = T.dmatrix('x')
+    f = compiled(x * 2, input_var=x)
+    labels = np.uint64([1, 2, 0]) - np.uint64(1)  # the last one wraps around
+    for target in labels, 2**64 - 1, np.uint64(2**63):
+        with pytest.raises(ValueError, match='target to be a class from 0'):
+            f(X[:3], target)
+
+
+def test_a_masked_array_hides_no_nan(plain):
+    images = X.copy()
+    images[1, 2] = np.nan
+    with pytest.raises(ValueError, match='NaN or infinity in image 1'):
+        plain(np.ma.masked_invalid(images))
+
+
+def test_a_method_that_returns_one_map_for_all(net):
+    f = compiled(net, method=lambda score, x: saliency.gradient(
+        score, x).mean(axis=0, keepdims=True))
+    assert f(X[:1]).shape == (1, 4)
+    with pytest.raises(ValueError, match='the method to return a map for each '
+                       'of 5 images, got 1'):
+        f(X)
 
 
 def test_dropout_does_not_take_part(net, plain):

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import warnings
 
 import lasagne
 import numpy as np
@@ -418,9 +419,12 @@ def test_layers(net):
     ([], ValueError, 'expected layers with parameters, got none'),
     ({}, ValueError, 'expected layers with parameters, got none'),
     ({'it': []}, ValueError, "layers with parameters, got none in 'it'"),
+    (['same'], ValueError, "names of one layer each, got 'same', of 2"),
+    ({'it': ['same']}, ValueError, "of one layer each, got 'same', of 2"),
     (['#0 InputLayer'], ValueError, '#0 InputLayer in layers has no param'),
     ([InputLayer((1, 2))], ValueError, 'layer InputLayer .* is not part')])
 def test_bad_layers(net, layers, error, message):
+    net = DenseLayer(DenseLayer(net, 3, name='same'), 3, name='same')
     before = snapshot(net)
     with pytest.raises(error, match='^randomization_test: .*' + message):
         run(net, X, layers=layers)
@@ -683,8 +687,8 @@ def report_of(values, cascading=True, **others):
     values = np.array(values)
     return RandomizationReport(
         'gradient', cascading, ['step %d' % i for i in range(len(values))], [],
-        OrderedDict([('measure', values)] + sorted(others.items())), None, None,
-        None, None)
+        OrderedDict([('spearman', values)] + sorted(others.items())), None,
+        None, None, None)
 
 
 def test_numbers_of_images():
@@ -701,8 +705,8 @@ def test_numbers_of_images():
 
 def test_how_reports_are_drawn():
     figure = plot_reports({
-        'a': report_of([[.5], [.2], [-.2]], other=np.array([[0], [0], [-.6]])),
-        'b': report_of([[.4], [.2], [.1]], other=np.array([[0], [0], [1.]]))})
+        'a': report_of([[.5], [.2], [-.2]], ssim=np.array([[0], [0], [-.6]])),
+        'b': report_of([[.4], [.2], [.1]], ssim=np.array([[0], [0], [1.]]))})
     assert tuple(figure.get_size_inches()) == (7, 4)
     assert figure.get_constrained_layout()
     figure.canvas.draw()
@@ -720,6 +724,39 @@ def test_how_reports_are_drawn():
     (axes,) = figure.axes
     assert axes.lines[0].get_linestyle() == 'None'
     assert list(axes.get_xticks()) == list(range(20))
+
+
+def test_how_measures_of_ones_own_are_drawn():
+    for values in [0., 1112, -50], [.01, .02, 0]:
+        values = np.array(values)[:, np.newaxis]
+        figure = plot_reports({'a': report_of([[.5], [.2], [.1]], mine=values)})
+        known, own = figure.axes
+        assert known.get_ylim() == (-.55, 1.05)
+        # nothing is known of where it starts, and all of it is to be seen
+        np.testing.assert_array_equal(own.lines[0].get_ydata(), values[:, 0])
+        assert [t.get_text() for t in own.get_xticklabels()] == [
+            'step 0', 'step 1', 'step 2']
+        low, high = own.get_ylim()
+        assert low <= values.min() and values.max() <= high
+        assert high - low < 1.2 * np.ptp(values)
+
+
+def test_titles_that_begin_with_an_underscore():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    report = report_of([[.5], [.2]])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        figure = plot_reports({'_a\nb': report, 'c': report_of([[.1], [0]])})
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    (axes,) = figure.axes
+    legend = axes.get_legend()
+    assert [t.get_text() for t in legend.texts] == ['_a b', 'c']
+    assert [h.get_color() for h in legend.get_lines()] == [
+        line.get_color() for line in axes.lines[:2]]
+    box, *texts = (v.get_window_extent(canvas.get_renderer())
+                   for v in [legend] + list(legend.texts))
+    assert all(0 < text.width < box.width for text in texts)
 
 
 def test_defaults():

@@ -122,7 +122,8 @@ def main():
     ours = compile_saliency_function(network, rule, args.target, args.method)
     print('peak memory after compiling: %.0f MB' % peak())
     for n in args.memory:
-        batches = (images[:args.batch] for _ in range(0, n, args.batch))
+        batches = (images[np.arange(i, min(i + args.batch, n)) % len(images)]
+                   for i in range(0, n, args.batch))
         for maps in ours.iter(batches, batch_size=args.batch):
             pass
         print('after %5d images from a generator: %.0f MB' % (n, peak()))

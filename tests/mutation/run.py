@@ -24,7 +24,7 @@ import sys
 import time
 import types
 
-from equivalent import reason
+from equivalent import reason, stale
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
@@ -375,8 +375,13 @@ def summary(scratch, modules):
         with open(os.path.join(ROOT, 'gradmod', module + '.py'),
                   encoding='utf-8') as f:
             source = f.read()
-        now = dict((key, known(module, source, mutated))
-                   for key, _, _, _, mutated in mutants(source))
+        now, changes = {}, []
+        for key, _, _, _, mutated in mutants(source):
+            now[key] = known(module, source, mutated)
+            changes += diff(source, mutated)
+        for line in stale(module, changes):
+            print('%s: equivalent.py names what is no mutant: %s' % (
+                module, line))
         last = {}
         if os.path.exists(path):
             with open(path) as f:
