@@ -10,7 +10,8 @@ from theano import gof, scalar
 from theano.gof.graph import io_toposort
 from theano.scan_module.scan_op import Scan
 
-from .base import ModifiedBackprop, OverriddenFunction, _describe, _name
+from .base import (ModifiedBackprop, OverriddenFunction, _describe, _name,
+                   is_float_tensor)
 from .op import (GradientOverrideOp, conform, copy_node, flags, graft,
                  parents_since, true_gradients, walk)
 
@@ -211,19 +212,22 @@ def _forms(rule, match):
 
 def _constant(v):
     """The value of a constant, seen through broadcasting; or None."""
+    moved = False  # by more than new dimensions in front
     while v.owner:
         op = v.owner.op
         if isinstance(op, T.DimShuffle):
             (v,) = v.owner.inputs
-            if list(op.new_order)[len(op.new_order) - v.ndim:] != list(
-                    range(v.ndim)):  # more than new dimensions in front
-                return None
+            kept = list(op.new_order)[len(op.new_order) - v.ndim:]
+            moved |= kept != list(range(v.ndim))
         elif isinstance(op, T.Elemwise) and isinstance(
                 op.scalar_op, (scalar.Cast, scalar.Second)):
             v = v.owner.inputs[-1]
         else:
             return None
-    return v.data if isinstance(v, gof.Constant) else None
+    if not isinstance(v, gof.Constant):
+        return None
+    values = np.unique(v.data) if moved else v.data
+    return None if moved and values.size > 1 else values
 
 
 def _same_constant(pattern, value):
@@ -284,21 +288,23 @@ class _Matcher(object):
         self._matches = {}  # by variable
         types = OrderedDict.fromkeys(
             v.type for node in _nodes(outputs) for v in node.inputs
-            if getattr(v, 'dtype', None) in T.float_dtypes)
+            if is_float_tensor(v))
         for form, f in forms:
             if _parameters(f) == ['node']:
                 self._predicates.append((form, f))
                 continue
             made = [_pattern(form, f, type) for type in types]
             patterns = [p for p in made if isinstance(p, _Pattern)]
-            if made and not patterns:
+            if not patterns and made and isinstance(
+                    made[-1], (AttributeError, NameError)):  # a mistake in f
                 raise TypeError(
                     'override_in: %s cannot be applied to any variable of the '
                     'expression: %s' % (form, made[-1])) from made[-1]
             for p in patterns:
                 self._patterns.setdefault(p.y.owner.op, []).append(p)
         self.halves = (self._find_halves(outputs)
-                       if set(RECTIFIERS.items()) <= set(forms) else set())
+                       if all(form in forms for form in RECTIFIERS.items())
+                       else set())
 
     def match(self, v):
         """The form of `v`, its input and what else it refers to; or None."""
@@ -308,8 +314,7 @@ class _Matcher(object):
         for form, predicate in self._predicates:
             if v.index == 0 and v.owner.inputs and predicate(v.owner):
                 x, *others = v.owner.inputs
-                if (_constant(x) is not None
-                        or getattr(x, 'dtype', None) not in T.float_dtypes):
+                if _constant(x) is not None or not is_float_tensor(x):
                     raise ValueError(
                         'override_in: expected %s to accept nodes whose first '
                         'input is a float variable, got %s' % (form, v.owner))

@@ -2,6 +2,7 @@
 from collections import deque
 from contextlib import contextmanager
 
+import numpy as np
 import theano
 import theano.scalar as scalar
 import theano.tensor as T
@@ -142,16 +143,11 @@ def captured_variables(stand_ins, outputs):
                     or isinstance(v.type, (DisconnectedType, NullType)))]
 
 
-def compute_test_values(variables):
-    """Give test values, if they are on, to what was made while they were off."""
+def compute_test_values(nodes):
+    """Give test values, if they are on, to `nodes` made while they were off."""
     if theano.config.compute_test_value == 'off':
         return
-
-    def known(v):
-        return v.owner is None or hasattr(v.tag, 'test_value')
-
-    above = walk(variables, lambda v: [] if known(v) else v.owner.inputs)
-    for node in io_toposort(list(filter(known, above)), variables):
+    for node in nodes:
         for v, copy in zip(node.outputs, copy_node(node, node.inputs)):
             if hasattr(copy.tag, 'test_value'):
                 v.tag.test_value = copy.tag.test_value
@@ -215,7 +211,8 @@ class GradientOverrideOp(OpFromGraph):
         (output,) = outputs
         output_grad = output.type()
         gradients = list(grad_overrides(inputs, [output_grad]))
-        for variable in walk([output] + gradients, parents_since(inputs[0])):
+        parents = parents_since(inputs[0])
+        for variable in walk([output] + gradients, parents):
             if getattr(variable, 'default_update', None) is not None:
                 raise ValueError(
                     '%s draws random numbers (%s has an update). All uses of '
@@ -223,6 +220,8 @@ class GradientOverrideOp(OpFromGraph):
                     'function refer to the result.' % (name, variable))
         captured = captured_variables(inputs + [output_grad],
                                       [output] + gradients)
+        older = [v for v in walk(captured, parents) if not parents(v)]
+        self.made = io_toposort(older, captured)  # without test values
         more = [v.type() for v in captured]
         memo = dict(zip(inputs + captured, inputs + more))
         memo[output_grad] = output_grad
@@ -245,7 +244,7 @@ class GradientOverrideOp(OpFromGraph):
     def make_node(self, *inputs):
         if len(inputs) != len(self.inputs):  # else a node of ours, made anew
             inputs += tuple(self.shared_inputs)
-            compute_test_values(self.shared_inputs)
+            compute_test_values(self.made)
         if len(inputs) != len(self.inputs):
             raise ValueError('%s takes %d inputs, got %d' % (
                 self, len(self.inputs) - len(self.shared_inputs),
@@ -302,16 +301,20 @@ class GradientOverrideOp(OpFromGraph):
                     '%s has no forward mode (theano.Rop): its gradient is not '
                     'linear in the incoming gradient' % self)
             # What Theano takes for constant may not be: a sign, a rounding,
-            # or what it was told to take for that.
+            # or what it was told to take for that. So is <J' g, v> = <J v, g>?
+            some = T.cos(T.arange(g.size, dtype=g.dtype))
+            some = conform(some.reshape(g.shape, g.ndim), g.type)
             (at_zero,) = graft([gradient], {g: g.zeros_like()})
-            (at_one,) = graft([gradient], {g: T.ones_like(g)})
-            error = abs((at_one * v).sum() - term.sum())
-            size = abs(at_one * v).sum() + abs(term).sum()
+            (at_some,) = graft([gradient], {g: some})
+            left, right = at_some * v, term * some
+            size = abs(left).sum() + abs(right).sum()
+            rounding = float(100 * np.finfo(g.dtype).eps)
             terms.append(Assert(
                 '%s has no forward mode (theano.Rop): its gradient is not '
                 'linear in the incoming gradient' % self)(
                     term, T.invert((abs(at_zero) > 0).any()),
-                    T.invert(error > 1e-3 * size)))
+                    T.invert(abs(left.sum() - right.sum()) >
+                             1e-3 * size + rounding * abs(v).sum())))
         return sum(terms[1:], terms[0]) if terms else None
 
 

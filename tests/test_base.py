@@ -597,8 +597,8 @@ def test_test_values_of_what_a_rule_computes_from_what_it_refers_to():
     slope = theano.shared(np.float64(.5))
     used = GuidedBackprop(lambda z: T.maximum(z, z * T.exp(T.sqr(slope))))
     used(T.fvector())
-    new = gradmod.ScaleGradient(factor=T.exp(T.sqr(slope)))
     with change_flags(compute_test_value='raise'):
+        new = gradmod.ScaleGradient(factor=T.exp(T.sqr(slope)))
         for rule, factor in [(used, np.exp(.25)), (new, 1)]:
             y = rule(z)
             np.testing.assert_allclose(
@@ -616,8 +616,11 @@ def test_test_values_of_what_a_rule_computes_from_what_it_refers_to():
         missing = T.fscalar('missing')
         with pytest.raises(ValueError, match=r'\(missing\) of Op .*default'):
             unknown(h)
+    older = T.exp(slope)  # is somebody else's
     with change_flags(compute_test_value='ignore'):
-        assert not hasattr(unknown(h).tag, 'test_value')
+        for rule in unknown, GuidedBackprop(lambda u: u * (2 * older)):
+            assert not hasattr(rule(h).tag, 'test_value')
+    assert not hasattr(older.tag, 'test_value')
 
 
 @pytest.mark.parametrize('mode', ['FAST_RUN', PY, OPAQUE],

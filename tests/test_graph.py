@@ -4,6 +4,7 @@ import theano
 import theano.tensor as T
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from theano import sparse
 from theano.tensor.signal.pool import pool_2d
 
 import gradmod
@@ -283,7 +284,18 @@ def test_forms_that_cannot_be_applied():
         with pytest.raises(TypeError, match='override_in: <lambda> cannot be '
                            'applied to any variable of .*' + words):
             override_in(y, GuidedBackprop, match=[T.tanh, wrong])
-    # to some it can
+    # what fails for another reason may be for other networks
+    def of_images(z):
+        n, channels, height, width = z.shape
+        return T.tanh(z)
+    for match in [T.tanh, of_images], [of_images, lambda z: T.tanh(z)]:
+        _, report = override_in(y, Times, match=match)
+        assert len(report) == 1
+    s = sparse.csr_matrix('s', dtype='float32')
+    with pytest.raises(ValueError, match='expected <lambda> in the expression'):
+        override_in(sparse.sp_sum(s), GuidedBackprop,
+                    match=lambda node: False)
+    # to some it can be applied
     z = T.tensor3('z', dtype='float32')
     _, report = override_in(T.tanh(z).sum(axis=0) * 2, Times, match=[
         T.tanh, lambda z: T.nnet.softmax(z)])
@@ -305,8 +317,25 @@ def test_a_constant_and_its_transpose():
         assert len(report) == 1
         with pytest.raises(ValueError, match='expected <lambda> in'):
             override_in(scaled(other)(x), Times, match=scaled(this))
-    # the same, by broadcasting
+    # the same wherever they are broadcast to, or by broadcasting
+    zeros = T.constant(np.zeros(2, 'float32'))
+    for other in (zeros.dimshuffle(0, 'x'), zeros.dimshuffle('x', 0),
+                  T.constant(np.zeros((1, 1), 'float32')).dimshuffle()):
+        _, report = override_in(T.maximum(x, other), GuidedBackprop)
+        assert [place.form for place in report] == ['maximum(x, 0)']
     _, report = override_in(scaled(row)(x), Times, match=scaled(values[0]))
+    assert len(report) == 1
+
+
+def test_a_rule_around_what_has_no_hash():
+    class Leaky(object):
+        def __call__(self, z):
+            return T.maximum(z, .1 * z)
+
+        def __eq__(self, other):
+            return isinstance(other, Leaky)
+    x = T.fmatrix('x')
+    _, report = override_in(Leaky()(x), GuidedBackprop(Leaky()))
     assert len(report) == 1
 
 

@@ -350,6 +350,36 @@ def test_rop_of_what_theano_takes_for_constant_is_an_error(rule):
         f(Z, W)
 
 
+@pytest.mark.parametrize('f', [
+    T.nnet.softmax, lambda z: T.nnet.softmax(100 * z), lambda z: z - z.mean(0)])
+def test_rop_where_only_roundings_are_left(f):
+    z, v = T.fmatrices('zv')
+    y = override_gradient(f, lambda inputs, gs, true_grads: true_grads)(z)
+    rop = theano.function([z, v], theano.Rop(y, z, v), mode=PY)
+    rng = np.random.RandomState(0)
+    for shape in (1, 10), (4, 10), (0, 3):
+        for along in (1, 1), (1, shape[1]), (shape[0], 1), shape:
+            a = rng.randn(*shape).astype('float32')
+            b = np.broadcast_to(rng.randn(*along), shape).astype('float32')
+            assert abs(rop(a, b)).max(initial=0) < 100
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'float32', 'float64'])
+@pytest.mark.parametrize('broadcastable', [(), (True,), (True, False),
+                                           (False, True), (False,) * 4])
+def test_rop_of_any_type(dtype, broadcastable):
+    z, v = (T.TensorType(dtype, broadcastable)(name) for name in 'zv')
+    with theano.configparser.change_flags(
+            floatX=dtype,
+            warn_float64='ignore' if dtype == 'float64' else 'raise'):
+        y = Through(T.tanh, lambda z, g: g * 3)(z)
+        forward = theano.Rop(y, z, v)
+    f = theano.function([z, v], forward, mode=PY)
+    shape = [1 if b else 2 for b in broadcastable]
+    a = np.random.RandomState(0).randn(2, *shape).astype(dtype)
+    np.testing.assert_allclose(f(*a), 3 * a[1], rtol=1e-3)
+
+
 def test_rop_at_a_pole():
     z, v = T.fvectors('zv')
     y = Through(T.sqrt, lambda z, g: g / T.sqrt(z))(z)
