@@ -78,7 +78,7 @@ def write(path, data):
             f.write(data)
         if os.path.exists(path):
             status = os.stat(path)
-            if hasattr(os, 'chown'):  # or it becomes root's
+            if hasattr(os, 'geteuid') and os.geteuid() == 0:  # or it is root's
                 os.chown(new, status.st_uid, status.st_gid)
             shutil.copymode(path, new)
         os.replace(new, path)

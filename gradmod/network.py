@@ -573,6 +573,6 @@ class _Swap(object):
         if self.done and found is not self.rule:
             raise RuntimeError(
                 '%s: while %r was in place, somebody else set %s.%s to %s. '
-                'What was there at first has been put back: %s' %
+                'What was there at first is put back: %s' %
                 (self.caller, self.rule, self.name, self.attribute,
                  _label(found), _label(self.kept)))

@@ -1004,8 +1004,8 @@ def test_somebody_else_sets_a_nonlinearity():
             layer(net, '1').nonlinearity = tanh
     assert str(info.value) == (
         'modified: while GuidedBackprop(rectify) was in place, somebody else '
-        'set 1.nonlinearity to tanh. What was there at first has been put '
-        'back: rectify')
+        'set 1.nonlinearity to tanh. What was there at first is put back: '
+        'rectify')
     assert_as_before(before)
     # an error that is there already is not replaced by that one
     with pytest.raises(KeyboardInterrupt):
