@@ -587,7 +587,7 @@ class ClipGradientNorm(ModifiedBackprop):
         The identity by default: a layer of its own.
     norm : float or scalar variable
         The largest Euclidean norm that the gradient, of the whole batch, may
-        have. One that is 0 stays 0.
+        have. One that is 0 stays 0. Both are computed in float64.
 
     Examples
     --------
@@ -607,11 +607,11 @@ class ClipGradientNorm(ModifiedBackprop):
 
     def grad(self, inputs, out_grads, true_grads):
         (t,) = true_grads
-        # In units of the largest number, so that squares do not overflow.
-        largest = T.concatenate([abs(t).flatten(), T.ones((1,), t.dtype)]).max()
-        norm = _like(t, self, 'norm') / largest
-        bound = T.maximum((t / largest).norm(2), norm)
-        return (t * (norm / T.switch(T.eq(bound, 0), 1, bound)),)
+        length = T.cast(t, 'float64').norm(2)  # in which squares fit
+        norm = _like(length, self, 'norm')
+        bound = T.maximum(length, norm)
+        scale = norm / T.switch(T.eq(bound, 0), 1, bound)
+        return (t * T.cast(scale, t.dtype),)
 
 
 class NoisyGradient(ModifiedBackprop):

@@ -154,6 +154,9 @@ def test_clip_gradient_norm_of_extreme_gradients(dtype):
     for factor in 1e20, 1e37:  # whose squares float32 does not hold
         g = np.array([3, 4], dtype) * np.dtype(dtype).type(factor)
         np.testing.assert_allclose(f(0 * g, g), [.6, .8], rtol=1e-6)
+    ones = np.ones(70000, 'float16')
+    many = gradient(gradmod.ClipGradientNorm(norm=np.sqrt(70000) / 2), 'float16')
+    np.testing.assert_array_equal(many(ones, ones), ones / 2)
     g = np.array([3, 4], dtype) * np.dtype(dtype).type(1e-30)
     np.testing.assert_array_equal(f(g, g), g)
     assert f(g[:0], g[:0]).shape == (0,)
