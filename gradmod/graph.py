@@ -295,11 +295,11 @@ class _Matcher(object):
                 continue
             made = [_pattern(form, f, type) for type in types]
             patterns = [p for p in made if isinstance(p, _Pattern)]
-            if not patterns and made and isinstance(
-                    made[-1], (AttributeError, NameError)):  # a mistake in f
+            error = made[-1] if made and not patterns else None
+            if isinstance(error, (AttributeError, NameError)):  # a mistake in f
                 raise TypeError(
                     'override_in: %s cannot be applied to any variable of the '
-                    'expression: %s' % (form, made[-1])) from made[-1]
+                    'expression: %s' % (form, error)) from error
             for p in patterns:
                 self._patterns.setdefault(p.y.owner.op, []).append(p)
         self.halves = (self._find_halves(outputs)

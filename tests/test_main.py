@@ -100,7 +100,9 @@ def test_settings_that_do_no_harm(environment, flags):
 
 
 def test_healthy(environment, capsys):
-    report = json.loads(environment('-m', 'gradmod', '--json', flags=CACHE))
+    out = environment('-m', 'gradmod', '--json', flags=CACHE)
+    report = json.loads(out)
+    assert '\n  "ok": true' in out
     assert environment.status == 0
     assert report['ok'] and report['verdict'] == 'gradmod works here.'
     assert report['problems'] == []

@@ -334,6 +334,10 @@ def test_rop_of_an_affine_override_is_an_error_at_run_time():
     f = theano.function([z, v], theano.Rop(y, z, v), mode=PY)
     with pytest.raises(AssertionError, match='relu.*not linear'):
         f(Z, W)
+    y = Through(T.nnet.relu, lambda z, g: g + .5)(z)  # and with <1, v> = 0
+    f = theano.function([z, v], theano.Rop(y, z, v), mode=PY)
+    with pytest.raises(AssertionError, match='relu.*not linear'):
+        f(Z, W - W.mean())
 
 
 @pytest.mark.parametrize('rule', [

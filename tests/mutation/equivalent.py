@@ -38,6 +38,13 @@ EQUIVALENT = {
          'last',
          'return lambda v: (v.owner.inputs if v.owner and first <= number(v) < '
          'last', 'the last is of a variable that is thrown away'),
+        ('parents = parents_since(inputs[0])',
+         'parents = parents_since(inputs[-1])',
+         'nothing is made between the stand-ins'),
+        ('rounding = float(100 * np.finfo(g.dtype).eps)',
+         'rounding = float(101 * np.finfo(g.dtype).eps)', 'some roundings'),
+        ('rounding = float(100 * np.finfo(g.dtype).eps)',
+         'rounding = float(99 * np.finfo(g.dtype).eps)', 'some roundings'),
         ("-0.01, 'fast_compile', 'fast_run')",
          "+0.01, 'fast_compile', 'fast_run')", FIRST),
         ("-0.01, 'fast_compile', 'fast_run')",
@@ -65,6 +72,8 @@ EQUIVALENT = {
          'a version has more parts than two'),
     ],
     'graph': [
+        ('error = made[-1] if made and not patterns else None',
+         'error = made[-0] if made and not patterns else None', WORDS),
         ('return (new[0] if single else new), Report(p for p, _ in chosen)',
          'return (new[-1] if single else new), Report(p for p, _ in chosen)',
          ONE),
