@@ -5,10 +5,11 @@ from collections import OrderedDict
 from unittest import mock
 
 import gradmod  # noqa: F401  before Theano
-from gradmod.op import GradientOverrideOp
+from gradmod.op import GradientOverrideOp, walk
 
 import pytest
 import theano
+from theano import gof
 from theano.configparser import change_flags
 
 
@@ -22,6 +23,18 @@ LEFT_OUT = {
                          'override, so that the two cannot disagree'}
 
 
+def theirs(op, captured):
+    """The one variable from outside that a captured one is computed from.
+
+    Theano's op has that for an input, ours what is nearest to the output.
+    """
+    made = {v for node in op.made for v in node.outputs}
+    (outside,) = [v for v in walk(
+        [captured], lambda v: v.owner.inputs if v in made else [])
+        if not (v in made or isinstance(v, gof.Constant))]
+    return outside
+
+
 class SideBySide(list):
     """Several outputs: ops of one output each."""
 
@@ -31,7 +44,7 @@ class SideBySide(list):
     def connection_pattern(self, node):
         patterns = []
         for op in self:
-            captured = op.shared_inputs
+            captured = [theirs(op, v) for v in op.shared_inputs]
             given = range(len(op.inputs) - len(captured))
             patterns.append(OrderedDict(
                 zip([*given, *captured], op.connection_pattern(node))))
