@@ -641,11 +641,12 @@ def _steps(caller, network, names, layers):
             raise ValueError('%s: expected layers to have names of one layer '
                              'each, got %r, of %d' % (caller, wanted,
                                                       len(found)))
-        params = found[0].get_params()
+        (layer,) = found
+        params = layer.get_params()
         if not params:
             raise ValueError('%s: the layer %s in layers has no parameters' %
-                             (caller, names[found[0]]))
-        return names[found[0]], params
+                             (caller, names[layer]))
+        return names[layer], params
 
     if isinstance(layers, Mapping):
         steps = [(str(key), [p for wanted in _flat(value)

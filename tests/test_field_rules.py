@@ -332,6 +332,10 @@ def test_deeplift_without_references(n):
     rule = gradmod.DeepLiftRescale(T.sqr)
     with pytest.raises(AssertionError, match='as many references as samples'):
         at(rule, np.ones(n), np.ones(n))
+    f = gradient(rule, ndim=2)
+    with pytest.raises(AssertionError, match='as many references as samples'):
+        f(np.ones((n, 4)), np.ones((n, 4)))
+    assert f(np.ones((4, n)), np.ones((4, n))).shape == (4, n)
 
 
 def test_deeplift_at_the_tolerance():

@@ -890,6 +890,13 @@ def test_what_is_there_instead_is_named():
                      (T.dot(*T.fmatrices('xy')), 'elementwise: none')]:
         with pytest.raises(ValueError, match=words):
             override_in(y, GuidedBackprop)
+    y = T.fmatrix('x')
+    for f in (T.tanh, T.exp, T.sqr, T.cos, T.sin, T.log, T.sqrt, T.tan, T.erf,
+              T.cosh):
+        y = f(y)
+    with pytest.raises(ValueError) as info:
+        override_in(y, GuidedBackprop)
+    assert str(info.value).count('1 times Elemwise{') == 8
 
 
 def test_a_loop_that_passes_its_input_on_adds_no_depth():

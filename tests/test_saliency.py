@@ -1110,7 +1110,9 @@ def test_seeds_that_numpy_takes(net):
 def test_without_noise(net, plain):
     f = compiled(net, method='smoothgrad', samples=2, sigma=0)
     np.testing.assert_allclose(f(X), plain(X))
-    for sigma in np.inf, np.nan, '.3', 1j:
+    largest = np.finfo('float64').max
+    saliency_map(net, method='smoothgrad', sigma=largest)
+    for sigma in np.inf, np.nan, '.3', 1j, 2 * int(largest):
         with pytest.raises(ValueError, match='sigma to be a finite number'):
             saliency_map(net, method='smoothgrad', sigma=sigma)
 
@@ -1147,6 +1149,10 @@ def test_a_method_that_returns_one_map_for_all(net):
     with pytest.raises(ValueError, match='the method to return a map for each '
                        'of 5 images, got 1'):
         f(X)
+    f = compiled(net, method=lambda score, x: T.concatenate(
+        2 * [saliency.gradient(score, x).mean(axis=0, keepdims=True)]))
+    with pytest.raises(ValueError, match='each of 1 images, got 2'):
+        f(X, batch_size=2)
 
 
 def test_dropout_does_not_take_part(net, plain):
