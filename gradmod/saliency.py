@@ -913,10 +913,6 @@ class SaliencyFunction(object):
             maps, *error = self._compute(images[batch], i,
                                          *[c[batch] for c in classes])
             errors += error
-            if len(maps) != batch.stop - i:
-                raise ValueError('%r: expected the method to return a map for '
-                                 'each of %d images, got %d' % (
-                                     self, batch.stop - i, len(maps)))
             if out is None:
                 if len(maps) == n:
                     out = maps
@@ -1016,7 +1012,11 @@ class SaliencyFunction(object):
         if missing:  # a network with a fixed number of samples
             images, *classes = [np.concatenate([v, v[-1:].repeat(missing, 0)])
                                 for v in (images,) + classes]
-        return [v[:n] for v in self.function(images, *classes)]
+        maps, *error = self.function(images, *classes)
+        if len(maps) != len(images):
+            raise ValueError('%r: expected the method to return a map for each of '
+                             '%d images, got %d' % (self, len(images), len(maps)))
+        return [v[:n] for v in [maps] + error]
 
 
 def _bar(progress, batches):
