@@ -7,6 +7,7 @@ import builtins
 import configparser
 import glob
 import importlib
+import io
 import json
 import os
 import shutil
@@ -305,6 +306,14 @@ def test_a_compiler_that_is_not_there(environment):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 7), reason='needs reconfigure')
+def test_an_output_that_has_no_encoding(monkeypatch):
+    monkeypatch.setattr(doctor, 'examine', lambda failure: {
+        'ok': True, 'verdict': 'd\u00e9j\u00e0'})
+    monkeypatch.setattr(sys, 'stdout', io.StringIO())
+    assert doctor.main(['--json']) == 0
+    assert json.loads(sys.stdout.getvalue())['verdict'] == 'd\u00e9j\u00e0'
+
+
 def test_an_output_of_ascii(environment, tmp_path):
     folder = tmp_path / 'caf\xe9'
     environment('-m', 'gradmod', PYTHONIOENCODING='ascii',
