@@ -34,6 +34,12 @@ METHODS = {  # the title of the column, the rule, the method
 RULES = ['gradient', 'guided', 'deconvnet', 'zero']  # gradients, by the rule
 
 
+def in_turns(classes):
+    """Indices: one of each class, then a second one of each, and so on."""
+    turns = [(classes[:i] == c).sum() for i, c in enumerate(classes)]
+    return np.lexsort((classes, turns))
+
+
 def saliency_maps(logits, images, methods, layer=None):
     """The maps of `images` as a dict, by method.
 

@@ -10,7 +10,7 @@ import theano.tensor as T
 from lasagne.layers import (Conv2DLayer, DenseLayer, InputLayer,
                             MaxPool2DLayer, NonlinearityLayer)
 
-from common import (MISSING, RULES, draw, integer, picture,
+from common import (MISSING, RULES, draw, in_turns, integer, picture,
                     print_statistics, saliency_maps)
 try:
     from sklearn.datasets import load_digits
@@ -96,9 +96,7 @@ def main():
 
     maps = saliency_maps(network.input_layer, test_images, RULES)
     print_statistics(maps)
-    # A digit of each class, then a second one of each, and so on.
-    turns = [(test_classes[:i] == c).sum() for i, c in enumerate(test_classes)]
-    chosen = np.lexsort((test_classes, turns))[:args.images]
+    chosen = in_turns(test_classes)[:args.images]
     draw(args.output, 1 - test_images[chosen],  # 1 is ink
          ['predicted %d\ntrue %d' % (predicted[i], test_classes[i])
           for i in chosen],

@@ -17,8 +17,8 @@ os.environ['KERAS_BACKEND'] = 'theano'  # read when Keras is imported
 import gradmod  # noqa: E402
 import numpy as np  # noqa: E402
 
-from common import MISSING, METHODS, draw, integer, picture  # noqa: E402
-from common import print_statistics  # noqa: E402
+from common import MISSING, METHODS, draw, in_turns, integer  # noqa: E402
+from common import picture, print_statistics  # noqa: E402
 from digits import ENOUGH, load_data  # noqa: E402
 try:
     import keras
@@ -79,9 +79,7 @@ def main():
 
     _, report = gradmod.override_in(model.output, gradmod.GuidedBackprop)
     print('rectifiers in the expression:\n%r' % report)
-    # A digit of each class, then a second one of each, and so on.
-    turns = [(test_classes[:i] == c).sum() for i, c in enumerate(test_classes)]
-    chosen = np.lexsort((test_classes, turns))[:args.images]
+    chosen = in_turns(test_classes)[:args.images]
     maps = {}
     for name in RULES:
         _, rule, method = METHODS[name]

@@ -566,9 +566,10 @@ class _Swap(object):
             delattr(self.layer, self.attribute)
         elif current is not self.kept:
             setattr(self.layer, self.attribute, self.kept)
-        left = vars(self.layer)['_gradmod_swaps'] = [
-            s for s in swaps if s is not self]
-        if not left:
+        left = [s for s in swaps if s is not self]
+        if left:
+            vars(self.layer)['_gradmod_swaps'] = left
+        else:
             del vars(self.layer)['_gradmod_swaps']
         if self.done and found is not self.rule:
             raise RuntimeError(

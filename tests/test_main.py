@@ -525,7 +525,6 @@ def test_a_link_stays_a_link(tmp_path):
     assert link.is_symlink() and real.read_text() == '[global]\n'
 
 
-@pytest.mark.skipif(not hasattr(os, 'chown'), reason='needs owners')
 @pytest.mark.skipif(os.name == 'nt', reason='needs users by number')
 @pytest.mark.parametrize('user', [0, 1234])
 def test_a_file_keeps_its_owner(tmp_path, monkeypatch, user):

@@ -72,7 +72,7 @@ def test_maps(net, rule, numbers):
 
 @pytest.mark.parametrize('rule, numbers', RULES)
 def test_its_own_saliency_maps(net, rule, numbers):
-    visualize = pytest.importorskip('nolearn.lasagne.visualize')
+    from nolearn.lasagne import visualize  # which imports matplotlib
     x = digits()[0][1500:1501]
     plain = visualize.saliency_map_net(net, x)
     with modified(net.layers_, rule) as report:
