@@ -2,7 +2,7 @@
 from . import compat  # first: makes Theano importable where it would not be
 from .base import ModifiedBackprop, override_gradient
 from .check import check_gradient
-from .graph import RECTIFIERS, override_in
+from .expression import RECTIFIERS, override_in
 from .network import apply, modified
 from .rules import (BackpropThrough, ClipGradient, ClipGradientNorm,
                     DeconvNet, DeconvNonlinearity, DeepLiftRescale,

@@ -6,166 +6,16 @@ import sys
 import numpy as np
 import theano
 import theano.tensor as T
-from theano.printing import Print
-from theano.tensor.opt import Assert
-from theano.tensor.var import _tensor_py_operators  # on host or device
 
+from ._theano import (Assert, DisconnectedType, Elemwise, Print,
+                      TensorVariable)
 from .device import is_transfer, move_to_device
-from .op import GradientOverrideOp, conform, flags, true_gradients, walk
+from .errors import describe, is_float_tensor, name_of
+from .graphs import conform, flags, inputs_of, true_gradients, walk
+from .op import GradientOverrideOp
 
 
-def is_float_tensor(value):
-    return (isinstance(value, _tensor_py_operators)
-            and value.dtype in T.float_dtypes)
-
-
-def _describe(value):
-    if isinstance(value, theano.Variable):
-        return 'a variable of type %s' % value.type
-    return '%s (%.60r)' % (type(value).__name__, value)
-
-
-def _name(function):
-    if isinstance(function, _Overridden):
-        return repr(function)
-    if isinstance(function, T.Elemwise):
-        return str(function.scalar_op)
-    return getattr(function, '__name__', type(function).__name__)
-
-
-def _surely_of_shape(variables, v):
-    """Whether `v` is made from one of `variables` by elementwise ops alone."""
-    def parents(v):
-        op = v.owner and v.owner.op
-        elementwise = isinstance(op, (T.Elemwise, Print)) or is_transfer(op)
-        return v.owner.inputs if elementwise else []
-
-    return any(above in variables for above in walk([v], parents))
-
-
-class _Overridden(object):
-    """A function, `_function`, that has `grad` for its gradient.
-
-    Keeps in `ops` one op for each combination of types of input.
-    """
-
-    def __getstate__(self):
-        # Ops are remade on first use; the graphs they came from are not kept.
-        return dict(self.__dict__, ops={})
-
-    def __call__(self, *inputs):
-        if not inputs:
-            raise TypeError('%r: expected one Theano variable or more, got none'
-                            % self)
-        inputs = [self._as_input(x) for x in inputs]
-        if all(x.dtype in T.discrete_dtypes for x in inputs):
-            return self._function(*inputs)
-        inputs = [move_to_device(x) for x in inputs]
-        types = tuple(x.type for x in inputs)
-        key = types if len(types) > 1 else types[0]
-        op = self.ops.get(key)
-        if op is None:
-            op = self.ops.setdefault(key, self._make_op(types))
-        return T.as_tensor_variable(op(*inputs))  # of the host, as Theano's own
-
-    def _as_input(self, x):
-        try:
-            if not isinstance(x, _tensor_py_operators):
-                x = T.as_tensor_variable(x)
-            if x.dtype in T.complex_dtypes:
-                raise TypeError
-        except Exception:
-            raise TypeError('%r: expected a real Theano tensor variable, a '
-                            'numpy array or a number, got %s' %
-                            (self, _describe(x))) from None
-        return x
-
-    @flags(compute_test_value='off')  # the stand-ins have none
-    def _make_op(self, types):
-        stand_ins = [type() for type in types]
-        # `_function` and `grad` get variables of the host, so that they may use
-        # ops that know nothing of devices. The optimizer drops these moves.
-        inputs = [T.as_tensor_variable(x) for x in stand_ins]
-        y = self._function(*inputs)
-        if isinstance(y, (list, tuple)) and len(y) == 1:
-            (y,) = y
-        if not is_float_tensor(y):
-            raise TypeError('%r: expected %s to return one float tensor '
-                            'variable, got %s' %
-                            (self, _name(self._function), _describe(y)))
-        y = T.as_tensor_variable(y)
-        return GradientOverrideOp(
-            stand_ins, [y if inputs == stand_ins else move_to_device(y)],
-            lambda stand_ins, gs: self._gradients(stand_ins, inputs, y, *gs),
-            name=repr(self))
-
-    def _gradients(self, stand_ins, inputs, y, g):
-        """What `grad` returns, as one variable of each stand-in's exact type."""
-        g = T.as_tensor_variable(g)
-        more = {}
-        if _takes(self.grad, 'outputs'):
-            more['outputs'] = [y]
-        if _takes(self.grad, 'true_grads'):
-            more['true_grads'] = self._true(inputs, y, g, 'zero')
-        result = self.grad(list(inputs), [g], **more)
-        if result is None:
-            raise TypeError('%r.grad: expected a gradient, got None: forgot '
-                            'to return it?' % self)
-        if not isinstance(result, (list, tuple)):
-            result = [result]
-        if len(result) != len(inputs):
-            raise TypeError('%r.grad: expected %d gradient(s), one for each '
-                            'input, got %d' %
-                            (self, len(inputs), len(result)))
-        true = self._true([x for x, r in zip(stand_ins, result) if r is None],
-                          y, g, 'Disconnected')
-        return [true.pop(0) if r is None else
-                conform(self._as_gradient(r, x, y, g), stand_in.type)
-                for stand_in, x, r in zip(stand_ins, inputs, result)]
-
-    def _true(self, inputs, y, g, disconnected):
-        try:
-            return true_gradients(y, inputs, g, disconnected)
-        except Exception as error:
-            raise TypeError('%r.grad: the true gradient is asked for, but '
-                            'Theano cannot differentiate %s: %s' %
-                            (self, _name(self._function), error)) from error
-
-    def _as_gradient(self, result, x, y, g):
-        if x.dtype in T.discrete_dtypes:
-            raise TypeError('%r.grad: expected None for the input of dtype %s, '
-                            'which has no gradient, got %s' %
-                            (self, x.dtype, _describe(result)))
-        if (isinstance(result, (numbers.Number, np.ndarray))
-                and np.asarray(result).dtype.kind in 'biuf'):
-            result = (T.constant(result) if np.ndim(result)
-                      else T.fill(x, np.asarray(result, x.dtype)))
-        if not (isinstance(result, _tensor_py_operators)
-                and result.ndim == x.ndim
-                and result.dtype not in T.complex_dtypes):
-            raise TypeError('%r.grad: expected a real tensor of %d dimensions, '
-                            'like the input, got %s' %
-                            (self, x.ndim, _describe(result)))
-        known = [x]
-        if y.broadcastable == x.broadcastable and _surely_of_shape([x], y):
-            known.append(g)
-        if not _surely_of_shape(known, result):
-            for i in range(x.ndim):  # Theano drops those that it can prove
-                result = Assert(
-                    '%r.grad: the gradient does not have the shape of the '
-                    'input: dimension %d differs' % (self, i))(
-                        result, T.eq(result.shape[i], x.shape[i]))
-        return result
-
-
-def _takes(grad, name):
-    try:
-        return name in inspect.signature(grad).parameters
-    except ValueError:  # something built in
-        return False
-
-
-class ModifiedBackprop(_Overridden):
+class ModifiedBackprop:
     """A nonlinearity with its own forward pass and another gradient.
 
     Subclasses define `grad`. An instance is used wherever the nonlinearity
@@ -175,8 +25,8 @@ class ModifiedBackprop(_Overridden):
     Parameters
     ----------
     nonlinearity : callable
-        A function of one Theano variable that returns one Theano variable of
-        a float dtype. It may refer to shared variables (the slope of a
+        A function of one Theano variable, or several, that returns one of a
+        float dtype. It may refer to shared variables (the slope of a
         parametric rectifier) and to other symbolic variables: gradients with
         respect to those stay true. It may not draw random numbers.
 
@@ -184,8 +34,11 @@ class ModifiedBackprop(_Overridden):
     ----------
     nonlinearity : callable
         As given.
+    calls : int
+        How often it was applied.
     ops : dict
-        The ops made so far, by the type of their input.
+        The ops made so far, by the type of their input (a tuple of types where
+        there are several).
 
     Raises
     ------
@@ -220,44 +73,67 @@ class ModifiedBackprop(_Overridden):
     [0.5 0.5]
     """
 
+    calls = 0
+
     def __init__(self, nonlinearity):
         if not callable(nonlinearity):
             raise TypeError(
-                '%s: expected a function of one Theano variable, such as '
-                'lasagne.nonlinearities.rectify, got %s' %
-                (type(self).__name__, _describe(nonlinearity)))
+                f'{type(self).__name__}: expected a function such as '
+                'lasagne.nonlinearities.rectify, got '
+                f'{describe(nonlinearity)}{self._right_call(nonlinearity)}')
         self.nonlinearity = nonlinearity
         self.ops = {}
 
+    def _right_call(self, given):
+        """For code that has a rule's parameter in the place of its function."""
+        function, *others = inspect.signature(type(self)).parameters.values()
+        if not others:
+            return ''
+        first = [] if function.default is not function.empty else ['rectify']
+        call = ', '.join(first + [f'{others[0].name}={given!r}'])
+        return f'. Perhaps you meant {type(self).__name__}({call})'
+
     def __repr__(self):
-        return '%s(%s)' % (type(self).__name__, _name(self.nonlinearity))
+        return f'{type(self).__name__}({name_of(self.nonlinearity)})'
 
     @property
-    def _function(self):
-        return self.nonlinearity
+    def __name__(self):  # as functions have one
+        return repr(self)
+
+    def __getstate__(self):
+        # Ops are remade on first use; the graphs they came from are not kept.
+        return dict(self.__dict__, ops={})
+
+    def around(self, nonlinearity):
+        """The same rule, with its parameters, of another nonlinearity."""
+        rule = object.__new__(type(self))
+        vars(rule).update(vars(self), nonlinearity=nonlinearity, ops={})
+        return rule
 
     def grad(self, inputs, out_grads):
         """The gradient with respect to the input of the nonlinearity.
 
         Parameters
         ----------
-        inputs : list of one Variable
-            The input z of the nonlinearity f.
+        inputs : list of Variable
+            The input z of the nonlinearity f; all of them, where f has several.
         out_grads : list of one Variable
             The gradient g of the cost with respect to f(z), of f(z)'s type.
         outputs : list of one Variable
             f(z); given to a `grad` that has a parameter of this name.
-        true_grads : list of one Variable
+        true_grads : list of Variable
             f'(z) g, the gradient without an override; given to a `grad` that
             has a parameter of this name.
 
         Returns
         -------
-        tuple of one Variable
-            What takes the place of f'(z) g. It needs the shape of z; any real
-            dtype is cast to that of z. A list, a bare variable and a numpy
-            array are taken as well; a number fills the shape of z. None in
-            the place of the variable means the true gradient.
+        tuple of Variable
+            What takes the place of f'(z) g, for each input. It needs the shape
+            of z; any real dtype is cast to that of z. A list, a bare variable
+            and a numpy array are taken as well; a number fills the shape of z.
+            None in the place of a variable means the true gradient, a variable
+            of ``theano.gradient.DisconnectedType`` that there is none. An
+            input of integers takes None, such a variable or zeros.
 
         Notes
         -----
@@ -265,18 +141,19 @@ class ModifiedBackprop(_Overridden):
         that one has.
         """
         raise NotImplementedError(
-            '%s does not say what gradient to use: define '
+            f'{type(self).__name__} does not say what gradient to use: define '
             'grad(self, inputs, out_grads), which returns a tuple with the '
-            'gradient with respect to the one input' % type(self).__name__)
+            'gradient with respect to each input')
 
-    def __call__(self, x):
-        """Apply the nonlinearity to `x`.
+    def __call__(self, *inputs):
+        """Apply the nonlinearity.
 
         Parameters
         ----------
-        x : Variable, numpy array or number
-            What Theano's ``as_tensor_variable`` takes. Moved to the GPU that
-            is active, if any; see `gradmod.device.move_to_device`.
+        *inputs : Variable, numpy array or number
+            x: what Theano's ``as_tensor_variable`` takes, where an int counts
+            as a float. Moved to the GPU that is active, if any; see
+            `gradmod.device.move_to_device`.
 
         Returns
         -------
@@ -295,11 +172,146 @@ class ModifiedBackprop(_Overridden):
         ValueError
             If the nonlinearity or `grad` draws random numbers.
         """
-        if 'ops' not in vars(self):
-            raise TypeError('%s.__init__: expected it to call '
-                            'super().__init__(nonlinearity), which it does not'
-                            % type(self).__name__)
-        return super().__call__(x)
+        self.calls += 1
+        inputs = [self._as_input(x) for x in inputs]
+        if all(x.dtype in T.discrete_dtypes for x in inputs):
+            return self.nonlinearity(*inputs)
+        inputs = [move_to_device(x) for x in inputs]
+        types = tuple(x.type for x in inputs)
+        key = types if len(types) > 1 else types[0]
+        op = self.ops.get(key)
+        if op is None:
+            op = self.ops.setdefault(key, self._make_op(types))
+        return T.as_tensor_variable(op(*inputs))  # of the host, as Theano's own
+
+    def _as_input(self, x):
+        if isinstance(x, int):  # Theano would make an int8 of it
+            x = np.asarray(x, theano.config.floatX)
+        try:
+            if not isinstance(x, TensorVariable):
+                x = T.as_tensor_variable(x)
+            if x.dtype in T.complex_dtypes:
+                raise TypeError('gradients of complex numbers are not defined')
+        except Exception as error:
+            raise TypeError(f'{self!r}: expected a real tensor variable, a numpy '
+                            f'array or a number, got {describe(x)}') from error
+        return x
+
+    @flags(compute_test_value='off')  # the stand-ins have none
+    def _make_op(self, types):
+        stand_ins = [type() for type in types]
+        # `nonlinearity` and `grad` get variables of the host, so that they may
+        # use ops that know nothing of devices. The optimizer drops these moves.
+        inputs = [T.as_tensor_variable(x) for x in stand_ins]
+        y = self.nonlinearity(*inputs)
+        if isinstance(y, (list, tuple)) and len(y) == 1:
+            (y,) = y
+        if not is_float_tensor(y):
+            discrete = getattr(y, 'dtype', None) in T.discrete_dtypes
+            raise TypeError(
+                f'{self!r}: expected {name_of(self.nonlinearity)} to return one '
+                f'float tensor variable, got {describe(y)}' +
+                ': cast it, by .astype(x.dtype)' * discrete)
+        y = T.as_tensor_variable(y)
+        return GradientOverrideOp(
+            stand_ins, [y if inputs == stand_ins else move_to_device(y)],
+            lambda stand_ins, gs: self.gradients(stand_ins, inputs, y, *gs),
+            name=repr(self))
+
+    def gradients(self, wrt, inputs, y, g):
+        """What `grad` returns for f(`inputs`) = `y`, of the types of `wrt`.
+
+        Parameters
+        ----------
+        wrt : list of Variable
+            What `inputs` are, or are moved from: what to differentiate by where
+            `grad` asks for true gradients.
+        inputs, y, g
+            The inputs, the output, and the gradient with respect to it.
+
+        Returns
+        -------
+        list of Variable
+            One gradient for each of `wrt`, checked and cast.
+        """
+        g = T.as_tensor_variable(g)
+        takes = _parameters(self.grad)
+        more = {}
+        if 'outputs' in takes:
+            more['outputs'] = [y]
+        if 'true_grads' in takes:
+            more['true_grads'] = true_gradients(y, inputs, g, 'zero', 'raise')
+        result = self.grad(list(inputs), [g], **more)
+        if result is None:
+            raise TypeError(f'{self!r}.grad: expected a gradient, got None: '
+                            'forgot to return it?')
+        if not isinstance(result, (list, tuple)):
+            result = [result]
+        if len(result) != len(inputs):
+            raise TypeError(f'{self!r}.grad: expected {len(inputs)} gradient(s), '
+                            f'one for each input, got {len(result)}')
+        result = [self._as_gradient(r, x, y, g)
+                  for r, x in zip(result, inputs)]
+        true = true_gradients(y, [x for x, r in zip(wrt, result) if r is None],
+                              g, 'Disconnected')
+        return [true.pop(0) if r is None else
+                r if isinstance(r.type, DisconnectedType) else
+                conform(r, x.type) for r, x in zip(result, wrt)]
+
+    def _as_gradient(self, result, x, y, g):
+        """One gradient as a variable; None for the true one."""
+        if (result is None or
+                isinstance(getattr(result, 'type', None), DisconnectedType)):
+            return None if x.dtype in T.discrete_dtypes else result
+        if (isinstance(result, (numbers.Number, np.ndarray))
+                and np.asarray(result).dtype.kind in 'biuf'):
+            result = (T.constant(result) if np.ndim(result)
+                      else T.fill(x, np.asarray(result, x.dtype)))
+        if x.dtype in T.discrete_dtypes and _is_zero(result):
+            return None
+        if not (isinstance(result, TensorVariable) and result.ndim == x.ndim
+                and result.dtype not in T.complex_dtypes
+                and x.dtype not in T.discrete_dtypes):
+            expected = (
+                f'None for the input of dtype {x.dtype}, which has no gradient'
+                if x.dtype in T.discrete_dtypes else
+                f'a real tensor of {x.ndim} dimensions, like the input')
+            raise TypeError(f'{self!r}.grad: expected {expected}, got '
+                            f'{describe(result)}')
+        known = [x]
+        if y.broadcastable == x.broadcastable and _surely_of_shape([x], y):
+            known.append(g)
+        if not _surely_of_shape(known, result):
+            for i in range(x.ndim):  # Theano drops those that it can prove
+                result = Assert(
+                    f'{self!r}.grad: the gradient does not have the shape of '
+                    f'the input: dimension {i} differs')(
+                        result, T.eq(result.shape[i], x.shape[i]))
+        return result
+
+
+def _parameters(function):
+    try:
+        return inspect.signature(function).parameters
+    except ValueError:  # something built in
+        return ()
+
+
+def _is_zero(variable):
+    try:
+        return T.get_scalar_constant_value(variable) == 0
+    except T.NotScalarConstantError:
+        return False
+
+
+def _surely_of_shape(variables, v):
+    """Whether `v` is made from one of `variables` by elementwise ops alone."""
+    def parents(v):
+        op = v.owner and v.owner.op
+        elementwise = isinstance(op, (Elemwise, Print)) or is_transfer(op)
+        return inputs_of(v) if elementwise else []
+
+    return any(above in variables for above in walk([v], parents))
 
 
 def override_gradient(function=None, grad=None):
@@ -376,31 +388,29 @@ def override_gradient(function=None, grad=None):
     return OverriddenFunction(function, grad)
 
 
-class OverriddenFunction(_Overridden):
+class OverriddenFunction(ModifiedBackprop):
     """What `override_gradient` returns."""
 
     def __init__(self, function, grad):
-        for name, value in ('grad', grad), ('function', function):
-            if not callable(value):
-                raise TypeError('override_gradient: expected %s to be '
-                                'callable, got %s' % (name, _describe(value)))
-        self._function = function
+        if not (callable(function) and callable(grad)):
+            raise TypeError('override_gradient: expected two functions, got '
+                            f'{describe(function)} and {describe(grad)}')
+        super().__init__(function)
         self.grad = grad
-        self.ops = {}
         self.__doc__ = getattr(function, '__doc__', None)
         self.__module__ = getattr(function, '__module__', None)
 
     def __repr__(self):
-        return 'override_gradient(%s, %s)' % (
-            _name(self._function), _name(self.grad))
+        return (f'override_gradient({name_of(self.nonlinearity)}, '
+                f'{name_of(self.grad)})')
 
     def __reduce__(self):
         # A decorated function is found under its name, in the place of the
         # function that was decorated.
-        name = getattr(self._function, '__qualname__', '')
+        name = getattr(self.nonlinearity, '__qualname__', '')
         place = sys.modules.get(self.__module__)
         for part in name.split('.'):
             place = getattr(place, part, None)
         if place is self:
             return name
-        return OverriddenFunction, (self._function, self.grad)
+        return OverriddenFunction, (self.nonlinearity, self.grad)

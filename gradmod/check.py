@@ -5,7 +5,8 @@ import numpy as np
 import theano
 import theano.tensor as T
 
-from .base import _describe, _name, _Overridden, is_float_tensor
+from .base import ModifiedBackprop
+from .errors import describe, is_float_tensor, name_of
 
 VALUES = (-np.inf, -2., -1., -0., 0., 1., 2., np.inf, np.nan)
 
@@ -103,22 +104,22 @@ def check_gradient(function, dtype='float32', shape=(1,)):
     """
     if not callable(function):
         raise TypeError('check_gradient: expected a function of one Theano '
-                        'variable, got %s' % _describe(function))
+                        'variable, got %s' % describe(function))
     dtype = dtype.name if isinstance(dtype, np.dtype) else dtype
     if not (isinstance(dtype, str) and dtype in T.float_dtypes):
         raise TypeError('check_gradient: expected dtype to be one of %s, got %s'
-                        % (', '.join(T.float_dtypes), _describe(dtype)))
+                        % (', '.join(T.float_dtypes), describe(dtype)))
     if not (isinstance(shape, (tuple, list)) and all(
             isinstance(n, numbers.Integral) and not isinstance(n, bool)
             and n > 0 for n in shape)):
         raise TypeError('check_gradient: expected shape to be a tuple of ints '
-                        'from 1 up, got %s' % _describe(shape))
+                        'from 1 up, got %s' % describe(shape))
     z = T.TensorType(dtype, (False,) * len(shape))('z')
     y = function(z)
     if not is_float_tensor(y):
         raise TypeError('check_gradient: expected %s to return one float '
                         'tensor variable, got %s' %
-                        (_name(function), _describe(y)))
+                        (name_of(function), describe(y)))
     g = y.type('g')
 
     def evaluate(gradient):
@@ -138,8 +139,7 @@ def check_gradient(function, dtype='float32', shape=(1,)):
     at = evaluate(theano.grad(None, z, known_grads={y: g},
                               disconnected_inputs='ignore'))
     values, true, used = table(at), None, None
-    inner = getattr(function, 'nonlinearity',
-                    getattr(function, '_function', None))
+    inner = getattr(function, 'nonlinearity', None)
     if inner is not None:
         try:
             true = table(evaluate(theano.grad(
@@ -149,8 +149,8 @@ def check_gradient(function, dtype='float32', shape=(1,)):
             true = None
     grad = getattr(function, 'grad', None)
     if grad is not None:
-        if isinstance(function, _Overridden):
-            own = function._gradients([z], [z], inner(z), g)
+        if isinstance(function, ModifiedBackprop):
+            own = function.gradients([z], [z], inner(z), g)
         else:  # an object made by another recipe
             own = grad([z], [g])
         used = bool(_same(values, table(evaluate(own))).all())
@@ -160,7 +160,7 @@ def check_gradient(function, dtype='float32', shape=(1,)):
                                  rtol=20 * np.finfo(dtype).eps)
                      for a in finite for b in finite + [.5, 1e3])
     return GradientReport(
-        name=_name(function), used=used, linear=linear, values=values,
+        name=name_of(function), used=used, linear=linear, values=values,
         true=true, z=np.array(VALUES), g=np.array(VALUES),
         differs=(np.zeros(values.shape, bool) if true is None
                  else ~_same(values, true)))

@@ -4,7 +4,7 @@ import sys
 import theano
 import theano.tensor as T
 
-from .op import walk
+from .graphs import inputs_of, walk
 
 
 def move_to_device(x):
@@ -69,15 +69,15 @@ def _to_gpuarray(x, gpuarray):
     known = list(gpuarray.type.list_contexts())
     if context not in known:
         raise RuntimeError(
-            'move_to_device: %s belongs on the GPU context %r, which is not '
-            'initialised; there are %r. See the Theano flags device and '
-            'contexts.' % (x, context, known))
+            f'{x} belongs on the GPU context {context!r}, which is not '
+            f'initialised; there are {known}. See the Theano flags device '
+            'and contexts.')
     return gpuarray.basic_ops.GpuFromHost(context)(x)
 
 
 def _contexts_above(x):
     """The context of the nearest GPU value above `x`, in a list, or none."""
-    for v in walk([x], lambda v: v.owner.inputs if v.owner else []):
+    for v in walk([x], inputs_of):
         for pin in 'target', 'context_name':  # Theano reads both
             if hasattr(v.tag, pin):
                 return [getattr(v.tag, pin)]

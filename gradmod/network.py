@@ -8,7 +8,8 @@ from contextlib import ExitStack
 import theano
 import theano.tensor as T
 
-from .base import ModifiedBackprop, _Overridden, _describe, _name
+from .base import ModifiedBackprop
+from .errors import describe, name_of
 
 # Lasagne is imported inside of functions: gradmod does not need it otherwise.
 
@@ -276,7 +277,8 @@ def apply(network, rule, select=None):
 
 def _plan(caller, network, rule, select):
     """The report of what is to be done."""
-    names, places = _find(caller, network)
+    names = named_layers(network)
+    places = list(_places(names))
     choices = _choices(caller, rule, select, names, places)
     rows, made = [], {}
     for place in places:
@@ -285,60 +287,61 @@ def _plan(caller, network, rule, select):
         if chosen is None:
             rows.append((place, _reason(place)))
             continue
-        if not isinstance(chosen, _Overridden):
+        if not isinstance(chosen, ModifiedBackprop):
             key = id(chosen), id(place.nonlinearity)
             if key not in made:
                 made[key] = chosen(place.nonlinearity)
             if not callable(made[key]):
                 raise TypeError(
                     '%s: expected the rule %s to return a nonlinearity for '
-                    '%s, got %s' % (caller, _name(chosen),
+                    '%s, got %s' % (caller, name_of(chosen),
                                     _label(place.nonlinearity),
-                                    _describe(made[key])))
+                                    describe(made[key])))
             chosen = made[key]
         rows.append((place._replace(rule=chosen), None))
     if all(reason for _, reason in rows):
         raise _nothing(caller, rule, 'the network that ends in %s' %
-                       names[_flat(network)[-1]], rows)
+                       names[flatten(network)[-1]], rows)
     return Report(caller, rows)
 
 
-def _flat(value):
+def flatten(value):
+    """The members of nested lists, tuples, sets and dicts; else the value."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [v for member in value for v in _flat(member)]
+        return [v for member in value for v in flatten(member)]
     return [value]
 
 
-def _find(caller, network):
-    """The names of all layers, by layer, and all places in them."""
+def named_layers(network):
+    """The names of all layers, also those kept inside of others, by layer."""
     from lasagne.layers import Layer, get_all_layers
-    outputs = _flat(network)
+    outputs = flatten(network)
     if not outputs or not all(isinstance(layer, Layer) for layer in outputs):
-        raise TypeError('%s: expected network to be a Lasagne layer, or a '
-                        'list, tuple or dict of layers, got %s' %
-                        (caller, _describe(network)))
+        raise TypeError('expected network to be a Lasagne layer, or a list, '
+                        f'tuple or dict of layers, got {describe(network)}')
     layers = get_all_layers(outputs)
     seen = set(layers)
     for layer in layers:  # which grows
-        inside = [v for v in _flat(vars(layer))
+        inside = [v for v in flatten(vars(layer))
                   if isinstance(v, Layer) and v not in seen]
         more = [v for v in get_all_layers(inside) if v not in seen]
         layers.extend(more)
         seen.update(more)
     keys = network.items() if isinstance(network, Mapping) else ()
-    keys = dict((layer, key) for key, value in keys for layer in _flat(value))
-    names, places = {}, []
-    for i, layer in enumerate(layers):
-        kind = type(layer).__name__
-        name = str(layer.name or keys.get(layer) or '#%d %s' % (i, kind))
-        names[layer] = name
+    keys = dict((layer, key) for key, value in keys for layer in flatten(value))
+    return {layer: str(layer.name or keys.get(layer)
+                       or f'#{i} {type(layer).__name__}')
+            for i, layer in enumerate(layers)}
+
+
+def _places(names):
+    for layer, name in names.items():
         here = list(_places_in(layer, name))
-        if not here and RECTIFYING.search(kind):
+        if not here and RECTIFYING.search(type(layer).__name__):
             here = [Place(layer, name, None, None, None)]
-        places.extend(here)
-    return names, places
+        yield from here
 
 
 def _places_in(layer, name):
@@ -348,8 +351,8 @@ def _places_in(layer, name):
         value = (getattr(layer, attribute, None) if by_name
                  else vars(layer).get(attribute))
         nonlinearity = value
-        while isinstance(nonlinearity, _Overridden):
-            nonlinearity = nonlinearity._function
+        while isinstance(nonlinearity, ModifiedBackprop):
+            nonlinearity = nonlinearity.nonlinearity
         rule = None if nonlinearity is value else value
         place = Place(layer, name, attribute, nonlinearity, rule)
         if callable(value) and by_name or place.is_rectifier:
@@ -364,7 +367,7 @@ def _choices(caller, rule, select, names, places):
         if select is not None:
             raise TypeError('%s: expected no select beside a dict of rules, '
                             'whose keys select, got %s' %
-                            (caller, _describe(select)))
+                            (caller, describe(select)))
         pairs = rule.items()
     choices = []
     for key, r in pairs:
@@ -372,8 +375,8 @@ def _choices(caller, rule, select, names, places):
             raise TypeError(
                 '%s: expected rule to be a subclass of ModifiedBackprop, a '
                 'function that takes a nonlinearity and returns one, a rule, '
-                'or a dict of those, got %s' % (caller, _describe(r)))
-        for selector in _flat(key):
+                'or a dict of those, got %s' % (caller, describe(r)))
+        for selector in flatten(key):
             wanted = _predicate(caller, selector, r, places)
             if isinstance(selector, (str, Layer)):
                 matching = list(filter(wanted, places))
@@ -385,7 +388,7 @@ def _choices(caller, rule, select, names, places):
                     raise ValueError(
                         '%s: %s is never used in %s, since an earlier key of '
                         'the dict matches, too. Put what is special first' %
-                        (caller, _name(r), matching[0].name))
+                        (caller, name_of(r), matching[0].name))
             choices.append((wanted, r))
     return choices
 
@@ -393,10 +396,10 @@ def _choices(caller, rule, select, names, places):
 def _predicate(caller, selector, rule, places):
     """Whether a place is one for `rule`, as a function."""
     from lasagne.layers import Layer
-    bound = isinstance(rule, _Overridden)
+    bound = isinstance(rule, ModifiedBackprop)
 
     def fits(place):
-        return rule._function in place.held if bound else place.is_rectifier
+        return rule.nonlinearity in place.held if bound else place.is_rectifier
 
     def those_in(is_there):
         return lambda place: is_there(place) and fits(place)
@@ -418,8 +421,8 @@ def _predicate(caller, selector, rule, places):
         raise TypeError(
             '%s: expected select to be a layer, the name of one, a '
             'nonlinearity, a type of either, a function of a place, or a '
-            'list of those, got %s' % (caller, _describe(selector)))
-    if (isinstance(selector, _Overridden) or _from_library(selector)
+            'list of those, got %s' % (caller, describe(selector)))
+    if (isinstance(selector, ModifiedBackprop) or _from_library(selector)
             or any(selector in place.held for place in places)):
         return those(lambda place: selector in place.held)
 
@@ -430,14 +433,14 @@ def _predicate(caller, selector, rule, places):
             raise TypeError(
                 '%s: select=%s is no nonlinearity of this network, and as a '
                 'function of a place it fails for %s: %s: %s' %
-                (caller, _name(selector), place.name, type(error).__name__,
+                (caller, name_of(selector), place.name, type(error).__name__,
                  error)) from error
     return those(says_so)
 
 
 def _from_library(function):
     """Whether it is one of Lasagne's or Theano's own."""
-    if isinstance(function, _Overridden):  # may have its function's module
+    if isinstance(function, ModifiedBackprop):  # may have its function's module
         return False
     module = str(getattr(function, '__module__', None)).partition('.')[0]
     return isinstance(function, theano.Op) or module in ('lasagne', 'theano')
@@ -449,7 +452,7 @@ def _label(function):
         if value is function:
             return name
     return (str(function) if isinstance(function, theano.Op)
-            else _name(function))
+            else name_of(function))
 
 
 def _reason(place):
@@ -467,7 +470,7 @@ def _reason(place):
 
 def _nothing(caller, rule, where, rows):
     """The error that says what is there instead."""
-    what = 'any of the rules' if isinstance(rule, Mapping) else _name(rule)
+    what = 'any of the rules' if isinstance(rule, Mapping) else name_of(rule)
     message = ('%s: found nothing to replace by %s in %s. What is there:\n%s' %
                (caller, what, where,
                 _table(rows) if rows else 'no nonlinearity'))
@@ -475,7 +478,7 @@ def _nothing(caller, rule, where, rows):
     if NOT_SELECTED in reasons:
         if isinstance(rule, ModifiedBackprop):
             message += ('\n%s replaces %s alone. Perhaps you meant its class, '
-                        '%s' % (what, _label(rule._function),
+                        '%s' % (what, _label(rule.nonlinearity),
                                 type(rule).__name__))
     elif NOT_KNOWN in reasons:
         message += ('\nPerhaps you meant select=%s' %
@@ -489,7 +492,7 @@ def _nothing_there(caller, selector, rule, names, places):
         selector = names[selector]
     elif not isinstance(selector, str):
         return ValueError('%s: the layer %s in select is not part of the '
-                          'network' % (caller, _describe(selector)))
+                          'network' % (caller, describe(selector)))
     known = list(names.values())
     if selector not in known:
         return _unknown_name(caller, selector, known)
@@ -514,7 +517,7 @@ def _table(rows):
         cells.append((
             place.name, place.attribute or '-',
             '-' if f is None else _label(f),
-            _name(place.rule) if reason is None else 'left alone: ' + reason))
+            name_of(place.rule) if reason is None else 'left alone: ' + reason))
     widths = [max(map(len, column)) for column in zip(*cells)]
     return '\n'.join(
         '  '.join(c.ljust(w) for c, w in zip(row, widths)).rstrip()

@@ -8,12 +8,10 @@ TypeError says so when the rule is first applied.
 """
 import numpy as np
 import theano.tensor as T
-from theano.printing import Print
-from theano.scan_module.scan_utils import equal_computations
-from theano.tensor.opt import Assert
-from theano.tensor.var import _tensor_py_operators  # on host or device
 
-from .base import ModifiedBackprop, _describe
+from ._theano import Assert, Print, TensorVariable, equal_computations
+from .base import ModifiedBackprop
+from .errors import describe
 from .rectifiers import guided_rectifier, rectifier
 
 
@@ -160,11 +158,11 @@ def identity(x):
 def _like(g, rule, name):
     """A rule's parameter (numbers or a variable) in the dtype of `g`."""
     value = given = getattr(rule, name)
-    if not isinstance(given, _tensor_py_operators):
+    if not isinstance(given, TensorVariable):
         value = np.asarray(given)  # of a number Theano would make float32
     if np.dtype(value.dtype).kind not in 'biuf':
         raise TypeError('%r: expected %s to be a real number, array or tensor '
-                        'variable, got %s' % (rule, name, _describe(given)))
+                        'variable, got %s' % (rule, name, describe(given)))
     return T.cast(value, g.dtype)
 
 
@@ -313,7 +311,7 @@ class RectGrad(ModifiedBackprop):
             quantile = _like(g, self, 'quantile')
             if quantile.ndim:
                 raise TypeError('%r: expected quantile to be a single number, '
-                                'got %s' % (self, _describe(self.quantile)))
+                                'got %s' % (self, describe(self.quantile)))
             n = rows.shape[1] * (1 - np.finfo(g.dtype).eps)  # of q rounded up
             position = T.ceil(quantile * n).astype('int64') - 1
             threshold = T.sort(rows, axis=1)[:, T.maximum(position, 0)]

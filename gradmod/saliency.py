@@ -13,25 +13,21 @@ from contextlib import ExitStack
 import numpy as np
 import theano
 import theano.tensor as T
-from theano import gof
-from theano.tensor import raw_random
-from theano.tensor.elemwise import DimShuffle
-from theano.tensor.nnet.nnet import LogSoftmax, Softmax, SoftmaxWithBias
-from theano.tensor.opt import Assert
-from theano.tensor.shared_randomstreams import randomstate_constructor
-from theano.tensor.var import _tensor_py_operators  # on host or device
 
-from .base import _describe, _name, is_float_tensor
-from .graph import override_in
+from ._theano import (Assert, DimShuffle, LogSoftmax, Softmax, SoftmaxWithBias,
+                      TensorVariable, ancestors, randomstate_constructor,
+                      raw_random)
+from .errors import describe, is_float_tensor, name_of
+from .expression import override_in
 from .network import modified
-from .op import conform, flags, graft
+from .graphs import conform, flags, graft
 from .rules import GuidedBackprop
 
 # Lasagne and tqdm are imported inside of functions, by those that need them.
 
 
 def _wrong(caller, expected, got):
-    return '%s: expected %s, got %s' % (caller, expected, _describe(got))
+    return '%s: expected %s, got %s' % (caller, expected, describe(got))
 
 
 class Score(object):
@@ -248,7 +244,7 @@ def integrated_gradients(score, x, steps=50, baseline=0):
         b = np.asarray(b)
         if b.dtype.kind in 'biuf' and np.isfinite(b.astype(x.dtype)).all():
             b = T.constant(b.astype(x.dtype))
-    if not (isinstance(b, _tensor_py_operators)
+    if not (isinstance(b, TensorVariable)
             and b.dtype not in T.complex_dtypes):
         raise TypeError(_wrong('integrated_gradients', 'a baseline of finite '
                                'real numbers', baseline))
@@ -394,7 +390,7 @@ def _check_count(caller, name, count):
 
 
 def _check_source(caller, name, source, output):
-    if source not in gof.graph.ancestors([output]):
+    if source not in ancestors([output]):
         raise ValueError(_wrong(caller, name + ' to be what the output is made '
                                 'from', source))
 
@@ -422,7 +418,7 @@ def _check_options(caller, method, options):
         signature.bind(None, None, **options)
     except TypeError as error:
         raise TypeError('%s: expected the options of the method %s%s, got %s: %s'
-                        % (caller, _name(method), signature,
+                        % (caller, name_of(method), signature,
                            ', '.join(options) or 'none', error)) from None
 
 
@@ -811,9 +807,9 @@ def compile_saliency_function(network, rule=None, target=None,
     function = theano.function([net.x] + ([] if given is None else [given]),
                                outputs, mode=mode, givens=givens,
                                on_unused_input='ignore')
-    description = method if isinstance(method, str) else _name(method)
+    description = method if isinstance(method, str) else name_of(method)
     if rule is not None:
-        description += ' under ' + _name(rule)
+        description += ' under ' + name_of(rule)
     return SaliencyFunction(
         function, description, net.x.dtype, net.shape, net.classes,
         given is not None, None if callable(target) else target)
@@ -995,7 +991,7 @@ class SaliencyFunction(object):
         if getattr(out, 'shape', None) != shape:
             raise ValueError('%r: expected out to be an array of shape %s, got '
                              '%s' % (self, shape, getattr(
-                                 out, 'shape', _describe(out))))
+                                 out, 'shape', describe(out))))
         if not np.can_cast(dtype, out.dtype, 'same_kind'):
             raise TypeError('%r: expected out to be of a dtype for %s, got %s' %
                             (self, dtype, out.dtype))

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .base import _describe, _name
-from .network import _find, _flat, _unknown_name
+from .errors import describe, name_of
+from .network import flatten, named_layers, _unknown_name
 from .saliency import _check_seed, _wrong, compile_saliency_function
 
 # Lasagne, scipy, scikit-image and matplotlib are imported inside of functions.
@@ -428,7 +428,7 @@ def randomization_test(network, images, rule=None, target=None,
         raise TypeError(_wrong(caller, 'draw to be a function of an array and '
                                'a RandomState', draw))
     _check_seed(caller, seed)
-    names, _ = _find(caller, network)
+    names = named_layers(network)
     steps = _steps(caller, network, names, layers)
     measures = _measures(caller, measures)
     trained = [(p, p.get_value(borrow=True)) for p in unique(
@@ -636,7 +636,7 @@ def _steps(caller, network, names, layers):
             raise _unknown_name(caller, wanted, list(names.values()))
         if not found:
             raise ValueError('%s: the layer %s in layers is not part of the '
-                             'network' % (caller, _describe(wanted)))
+                             'network' % (caller, describe(wanted)))
         if len(found) > 1:
             raise ValueError('%s: expected layers to have names of one layer '
                              'each, got %r, of %d' % (caller, wanted,
@@ -649,7 +649,7 @@ def _steps(caller, network, names, layers):
         return names[layer], params
 
     if isinstance(layers, Mapping):
-        steps = [(str(key), [p for wanted in _flat(value)
+        steps = [(str(key), [p for wanted in flatten(value)
                              for p in find(wanted)[1]])
                  for key, value in layers.items()]
     else:
@@ -670,10 +670,10 @@ def _measures(caller, measures):
         if not callable(function):
             raise ValueError(_wrong(caller, 'measures to be functions or some '
                                     'of %s' % ', '.join(MEASURES), m))
-        if _name(function) in functions:
+        if name_of(function) in functions:
             raise ValueError('%s: expected measures of different names, got '
-                             'two called %s' % (caller, _name(function)))
-        functions[_name(function)] = function
+                             'two called %s' % (caller, name_of(function)))
+        functions[name_of(function)] = function
     if not functions:
         raise ValueError('%s: expected a measure, got none' % caller)
     return functions

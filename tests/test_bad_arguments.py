@@ -106,7 +106,7 @@ class World(object):
     def state(self):
         """All that a call might change."""
         layers = get_all_layers(self.net)
-        modules = gradmod, saliency, sanity, plot, gradmod.graph
+        modules = gradmod, saliency, sanity, plot, gradmod.expression
         state = [
             [(k, id(v)) for v in layers for k, v in sorted(vars(v).items())],
             [p.get_value().tobytes() for v in layers for p in v.get_params()],

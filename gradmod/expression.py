@@ -6,14 +6,15 @@ from copy import copy
 
 import numpy as np
 import theano.tensor as T
-from theano import gof, scalar
-from theano.gof.graph import io_toposort
-from theano.scan_module.scan_op import Scan
+from theano import scalar
 
-from .base import (ModifiedBackprop, OverriddenFunction, _describe, _name,
-                   is_float_tensor)
-from .op import (GradientOverrideOp, conform, copy_node, flags, graft,
-                 parents_since, true_gradients, walk)
+from ._theano import (Constant, DimShuffle, Elemwise, Scan, Variable, ancestors,
+                      graph_inputs, io_toposort)
+from .base import ModifiedBackprop
+from .errors import describe, is_float_tensor, name_of
+from .graphs import (conform, copy_node, flags, graft, inputs_of, parents_since,
+                     true_gradients, walk)
+from .op import GradientOverrideOp
 
 #: The ways in which people write a rectifier, by their formula. An infinite
 #: bound stands for any constant from 10,000 up.
@@ -133,7 +134,7 @@ def override_in(outputs, rule, match=None, select=None):
     depth  scans  form           input
     0      0      maximum(x, 0)  Elemwise{sub,no_inplace}.0
     """
-    single = isinstance(outputs, gof.Variable)
+    single = isinstance(outputs, Variable)
     outputs = [outputs] if single else outputs
     _check_arguments(outputs, rule, select)
     matcher = _Matcher(_forms(rule, match), outputs)
@@ -160,9 +161,9 @@ def override_in(outputs, rule, match=None, select=None):
 
 def _check_arguments(outputs, rule, select):
     if not (isinstance(outputs, (list, tuple)) and outputs and
-            all(isinstance(v, gof.Variable) for v in outputs)):
+            all(isinstance(v, Variable) for v in outputs)):
         raise TypeError('override_in: expected a Theano variable or a list of '
-                        'them, got %s' % _describe(outputs))
+                        'them, got %s' % describe(outputs))
     for v in outputs:
         if getattr(v, 'fgraph', None) is not None:
             raise TypeError(
@@ -170,13 +171,13 @@ def _check_arguments(outputs, rule, select):
                 'is optimized: the nonlinearities may be fused with their '
                 'neighbours. Pass the expression that was compiled' % v)
     is_rule = (issubclass(rule, ModifiedBackprop) if inspect.isclass(rule) else
-               isinstance(rule, (ModifiedBackprop, OverriddenFunction)))
+               isinstance(rule, ModifiedBackprop))
     if not is_rule:
         raise TypeError('override_in: expected a rule, such as GuidedBackprop '
-                        'or GuidedBackprop(relu), got %s' % _describe(rule))
+                        'or GuidedBackprop(relu), got %s' % describe(rule))
     if not (select is None or callable(select)):
         raise TypeError('override_in: expected select to be a function of a '
-                        'Place, got %s' % _describe(select))
+                        'Place, got %s' % describe(select))
 
 
 def _check_overlap(chosen):
@@ -196,15 +197,15 @@ def _check_overlap(chosen):
 def _forms(rule, match):
     """Pairs of a name and a function to look for; names may repeat."""
     if match is None:
-        match = RECTIFIERS if inspect.isclass(rule) else rule._function
+        match = RECTIFIERS if inspect.isclass(rule) else rule.nonlinearity
     if isinstance(match, dict):
         forms = list(match.items())
     else:
         functions = match if isinstance(match, (list, tuple)) else [match]
-        forms = [(_name(f), f) for f in functions]
+        forms = [(name_of(f), f) for f in functions]
     if not forms or not all(callable(f) for _, f in forms):
         raise TypeError('override_in: expected match to be a function or a '
-                        'list of functions, got %s' % _describe(match))
+                        'list of functions, got %s' % describe(match))
     return forms
 
 
@@ -215,16 +216,16 @@ def _constant(v):
     moved = False  # by more than new dimensions in front
     while v.owner:
         op = v.owner.op
-        if isinstance(op, T.DimShuffle):
+        if isinstance(op, DimShuffle):
             (v,) = v.owner.inputs
             kept = list(op.new_order)[len(op.new_order) - v.ndim:]
             moved |= kept != list(range(v.ndim))
-        elif isinstance(op, T.Elemwise) and isinstance(
+        elif isinstance(op, Elemwise) and isinstance(
                 op.scalar_op, (scalar.Cast, scalar.Second)):
             v = v.owner.inputs[-1]
         else:
             return None
-    if not isinstance(v, gof.Constant):
+    if not isinstance(v, Constant):
         return None
     values = np.unique(v.data) if moved else v.data
     return None if moved and values.size > 1 else values
@@ -432,9 +433,9 @@ def _pattern(form, f, type):
         return error
     if isinstance(y, (list, tuple)) and len(y) == 1:
         (y,) = y
-    if not isinstance(y, gof.Variable):
+    if not isinstance(y, Variable):
         raise TypeError('override_in: expected %s to return a Theano variable, '
-                        'got %s' % (form, _describe(y)))
+                        'got %s' % (form, describe(y)))
     if y.owner is None:
         raise ValueError('override_in: %s leaves no op in a graph and cannot '
                          'be looked for' % form)
@@ -453,7 +454,7 @@ def _gradient_terms(pattern):
     terms = []
     while stack:
         term = stack.pop()
-        if {pattern.x, g} <= set(gof.graph.ancestors([term])) and term.owner:
+        if {pattern.x, g} <= set(ancestors([term])) and term.owner:
             if _scalar_op(term) == scalar.add:
                 stack.extend(term.owner.inputs)
             else:
@@ -500,7 +501,7 @@ def _what_is_there(outputs, found):
         return '%s: perhaps you meant match=gradmod.RECTIFIERS' % ', '.join(
             '%d times %s' % (n, form) for form, n in forms.items())
     ops = Counter(str(node.op) for node in nodes
-                  if isinstance(node.op, (T.Elemwise, GradientOverrideOp)))
+                  if isinstance(node.op, (Elemwise, GradientOverrideOp)))
     halves = others.halves and (
         '; %d halves of leaky rectifiers, which are left alone: put the rule '
         'around the whole function' % len(others.halves))
@@ -548,11 +549,8 @@ def _apply(rule, found, done):
     nonlinearity.__name__ = place.form
     if inspect.isclass(rule):
         placed = rule(nonlinearity)
-    elif isinstance(rule, OverriddenFunction):
-        placed = OverriddenFunction(nonlinearity, rule.grad)
     else:
-        placed = copy(rule)
-        placed.nonlinearity, placed.ops = nonlinearity, {}
+        placed = rule.around(nonlinearity)
     x = done.get(place.input, place.input)
     return conform(placed(x), place.output.type)
 
@@ -562,8 +560,8 @@ def _rebuild_scan(op, chosen, rule):
     outputs = _rebuild(op.outputs, chosen, rule)
     if outputs == op.outputs:
         return op, []
-    more = [v for v in gof.graph.inputs(outputs)
-            if v not in op.inputs and not isinstance(v, gof.Constant)]
+    more = [v for v in graph_inputs(outputs)
+            if v not in op.inputs and not isinstance(v, Constant)]
     inputs = [v.type() for v in op.inputs + more]
     outputs = graft(outputs, dict(zip(op.inputs + more, inputs)))
     return Scan(inputs, outputs, copy(op.info)), more
