@@ -74,6 +74,7 @@ class ModifiedBackprop:
     """
 
     calls = 0
+    couples_samples = False  # whether a gradient depends on the rest of a batch
 
     def __init__(self, nonlinearity):
         if not callable(nonlinearity):
@@ -213,10 +214,12 @@ class ModifiedBackprop:
                 f'float tensor variable, got {describe(y)}' +
                 ': cast it, by .astype(x.dtype)' * discrete)
         y = T.as_tensor_variable(y)
-        return GradientOverrideOp(
+        op = GradientOverrideOp(
             stand_ins, [y if inputs == stand_ins else move_to_device(y)],
             lambda stand_ins, gs: self.gradients(stand_ins, inputs, y, *gs),
             name=repr(self))
+        op.couples_samples = self.couples_samples
+        return op
 
     def gradients(self, wrt, inputs, y, g):
         """What `grad` returns for f(`inputs`) = `y`, of the types of `wrt`.

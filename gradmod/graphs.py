@@ -5,7 +5,8 @@ from contextlib import contextmanager
 import theano
 import theano.tensor as T
 
-from ._theano import Constant, DisconnectedType, NullType, change_flags
+from ._theano import (Constant, DisconnectedType, NullType, Scan, change_flags,
+                      io_toposort)
 
 
 @contextmanager
@@ -33,6 +34,14 @@ def walk(variables, parents):
 def inputs_of(variable):
     """What a variable is computed from: parents for `walk`."""
     return variable.owner.inputs if variable.owner else []
+
+
+def nodes_above(outputs):
+    """All nodes that `outputs` are made by, those inside loops included."""
+    for node in io_toposort([], outputs):
+        if isinstance(node.op, Scan):
+            yield from nodes_above(node.op.outputs)
+        yield node
 
 
 def copy_node(node, inputs):
