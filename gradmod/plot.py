@@ -249,7 +249,7 @@ def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
     >>> figure = plot_saliency(images, maps, labels=['cat', 'dog'])
     >>> figure.savefig('maps.png')  # doctest: +SKIP
     """
-    axes, images = _as_nhwc('plot_saliency: images', images, data_format)
+    _, images = _as_nhwc('plot_saliency: images', images, data_format)
     n, height, width, channels = images.shape
     if n > ROWS:
         raise ValueError(f'plot_saliency: expected up to {ROWS} images, got '
@@ -272,8 +272,8 @@ def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
     columns = [np.repeat(_as_floats(images), 3 // channels, axis=3)]
     grey = columns[0].dot(LUMA)[..., np.newaxis]
     for key, array in maps.items():
-        _, view = _as_nhwc(f'plot_saliency: maps[{key!r}]', array,
-                           data_format or FORMATS[axes], (n, height, width))
+        _, view = _as_nhwc(f'plot_saliency: maps[{key!r}]', array, data_format,
+                           (n, height, width))
         rgb = map_to_rgb(view, kind, percentile, limit, cmap, 'channels_last')
         columns.append(overlay * rgb + (1 - overlay) * grey)
     figure, bar_axes = _draw_grid(columns, titles, labels, size, colorbar)
