@@ -4,36 +4,33 @@
 make the colours of a map without a figure, for pictures of one's own.
 """
 import io
-import numbers
 from math import ceil
 
 import numpy as np
 
 try:
-    from matplotlib import rc_context
+    from matplotlib import figure as mpl_figure, rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
-    from matplotlib.figure import Figure
-except ImportError as error:
-    raise ImportError('gradmod.plot draws with matplotlib, which cannot be '
-                      'imported (%s). Install it with: '
-                      'pip install "gradmod[examples]"' % error) from error
+except ImportError as error:  # pip install matplotlib alone brings numpy 2
+    raise ImportError('gradmod.plot draws with matplotlib. Install it with: '
+                      'pip install "gradmod[examples]"') from error
 
-__all__ = ['plot_saliency', 'map_to_rgb', 'normalize']
+__all__ = ['plot_saliency', 'map_to_rgb', 'normalize', 'Figure']
 
-LAYOUTS = ('HW', 'CHW', 'HWC', 'NHW', 'NCHW', 'NHWC')
-COLOURS = {  # odd numbers of them, so that one is in the middle, for 0
-    'signed': LinearSegmentedColormap.from_list(
-        'signed', ['#1450a0', '#7db3dc', 'white', '#ee8a72', '#b3101f'], 257),
-    'absolute': LinearSegmentedColormap.from_list(
-        'absolute', ['white', '#b39bd8', '#4a148c'], 257),
-    'rgb': LinearSegmentedColormap.from_list('rgb', ['black', 'white'], 257),
-}
+FORMATS = dict(HW=None, NHW=None, CHW='channels_first', NCHW='channels_first',
+               HWC='channels_last', NHWC='channels_last')
+COLOURS = {  # an odd number of them, so that one is in the middle, for 0
+    kind: LinearSegmentedColormap.from_list(kind, colours, 257)
+    for kind, colours in [
+        ('signed', ['#1450a0', '#7db3dc', 'white', '#ee8a72', '#b3101f']),
+        ('absolute', ['white', '#b39bd8', '#4a148c']),
+        ('rgb', ['black', 'white'])]}
 NOT_FINITE = (1, 0, 1)  # magenta, which none of them has
 LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue are (BT.601)
 FRAME = '0.7'  # the grey of lines
-OPACITY = 0.7  # of a map over its image
+ROWS = 32  # more are slow to draw, and nobody looks at them
 DPI = 160
 TINY = 1e-4  # of a dot; matplotlib rounds figures down, and images up
 
@@ -63,10 +60,10 @@ def normalize(values, percentile=99.5, limit=None):
     Raises
     ------
     TypeError
-        If `values` is no array of real numbers.
+        If `values` are not real numbers.
     ValueError
-        If `percentile` is no number above 0 and up to 100, or `limit` no finite
-        number above 0.
+        If `percentile` is not above 0 and up to 100, or `limit` not above 0
+        and finite.
 
     Examples
     --------
@@ -76,18 +73,11 @@ def normalize(values, percentile=99.5, limit=None):
     >>> print(normalize([-4, 0, 2], limit=2))
     [-1.  0.  1.]
     """
-    if not (isinstance(percentile, numbers.Real) and 0 < percentile <= 100):
-        raise ValueError('normalize: expected a percentile above 0 and up to '
-                         '100, got %r' % (percentile,))
-    if limit is not None and not (isinstance(limit, numbers.Real)
-                                  and 0 < limit < np.inf):
-        raise ValueError('normalize: expected a finite limit above 0, got %r' %
-                         (limit,))
-    values = np.asarray(values)
-    if values.dtype.kind not in 'biuf':
-        raise TypeError('normalize: expected an array of real numbers, got %s' %
-                        values.dtype)
-    values = values.astype(float)
+    if not (0 < percentile <= 100 and (limit is None or 0 < limit < np.inf)):
+        raise ValueError('normalize: expected percentile above 0, up to 100, '
+                         'and limit above 0 and finite, got '
+                         f'{percentile!r} and {limit!r}')
+    values = _real('normalize: values', values).astype(float)
     finite = np.isfinite(values)
     values[~finite] = np.nan
     if limit is None:
@@ -95,19 +85,20 @@ def normalize(values, percentile=99.5, limit=None):
         if not magnitudes.any():
             return values
         limit = np.percentile(magnitudes, percentile) or magnitudes.max()
-    limit = float(limit)
+    limit = float(limit)  # of an unsigned integer, -limit is positive
     return np.clip(values, -limit, limit) / limit
 
 
-def map_to_rgb(saliency, mode='signed', percentile=99.5, limit=None, cmap=None,
-               layout=None):
+def map_to_rgb(saliency, kind='signed', percentile=99.5, limit=None, cmap=None,
+               data_format=None):
     """The colours of a map, or of each in a batch.
 
     Parameters
     ----------
     saliency : array
-        A map or a batch of them; a channel axis may be there or not.
-    mode : {'signed', 'absolute', 'rgb'}, optional
+        A map or a batch of them, with 1 or 3 channels or without a channel
+        axis.
+    kind : {'signed', 'absolute', 'rgb'}, optional
         - ``'signed'``: the sum over the channels, which is the derivative of
           the score as all channels of a pixel grow together. Red is positive,
           blue negative, white 0.
@@ -120,16 +111,19 @@ def map_to_rgb(saliency, mode='signed', percentile=99.5, limit=None, cmap=None,
     cmap : str or matplotlib.colors.Colormap, optional
         Other colours than the above, not with ``'rgb'``. For ``'signed'``
         the middle of it is 0, for ``'absolute'`` the beginning.
-    layout : {'HW', 'CHW', 'HWC', 'NHW', 'NCHW', 'NHWC'}, optional
-        The axes of `saliency`: N counts maps, C is for 1 or 3 channels. By
-        default the one that fits the shape; where several do, as CHW and NHW
-        do for three rows of equal length, that is an error.
+    data_format : {'channels_first', 'channels_last'}, optional
+        Where the channels of `saliency` are, as in Keras. Three axes then are
+        one map with channels; a batch without channels needs an axis for them,
+        ``saliency[:, np.newaxis]`` or ``saliency[..., np.newaxis]``. By
+        default, take what fits the shape, where an axis of length 1, or a last
+        one of length 3, is for channels. If several fit, as for three axes of
+        which the first is 3 long, that is an error.
 
     Returns
     -------
-    array of float64, HWC or NHWC
+    array of float64, (height, width, 3) or (number, height, width, 3)
         Red, green and blue from 0 to 1. A pixel is magenta where the map is
-        infinite or NaN (in the mode ``'rgb'``, finite values may be, too).
+        infinite or NaN (for ``'rgb'``, finite values may be, too).
 
     Raises
     ------
@@ -154,51 +148,49 @@ def map_to_rgb(saliency, mode='signed', percentile=99.5, limit=None, cmap=None,
     >>> print(white)
     [1. 1. 1.]
     """
-    view, layout = _as_nhwc('map_to_rgb: saliency', saliency, layout)
-    if not (isinstance(mode, str) and mode in COLOURS):
-        raise ValueError("map_to_rgb: expected the mode 'signed', 'absolute' "
-                         "or 'rgb', got %r" % (mode,))
-    values = view.astype(float)
-    if mode == 'signed':
+    if kind not in COLOURS:
+        raise ValueError("map_to_rgb: expected the kind 'signed', 'absolute' "
+                         f"or 'rgb', got {kind!r}")
+    if kind == 'rgb' and cmap is not None:
+        raise ValueError("map_to_rgb: the kind 'rgb' takes no cmap")
+    axes, values = _as_nhwc('map_to_rgb: saliency', saliency, data_format)
+    if kind == 'signed':
         with np.errstate(invalid='ignore'):  # infinity - infinity
-            values = values.sum(axis=3)
-    elif mode == 'absolute':
-        values = abs(values).max(axis=3)
-    scaled = np.array([normalize(v, percentile, limit) for v in values])
-    if mode == 'rgb':
-        if cmap is not None:
-            raise ValueError("map_to_rgb: expected no cmap in the mode 'rgb', "
-                             'got %r' % (cmap,))
-        rgb = np.repeat((scaled + 1) / 2, 3 // scaled.shape[3], axis=3)
+            values = values.sum(axis=3, keepdims=True, dtype=float)
+    elif kind == 'absolute':
+        values = abs(values.astype(float)).max(axis=3, keepdims=True)
+    values = np.array([normalize(v, percentile, limit) for v in values])
+    rgb = values if kind == 'absolute' else (values + 1) / 2
+    if kind == 'rgb':
+        rgb = np.repeat(rgb, 3 // rgb.shape[3], axis=3)
     else:
-        colours = _as_cmap(cmap, mode)
-        rgb = colours((scaled + 1) / 2 if mode == 'signed' else scaled)
-        rgb = rgb[..., :3]
-        scaled = scaled[..., np.newaxis]
-    rgb[np.isnan(scaled).any(axis=3)] = NOT_FINITE
-    return rgb if 'N' in layout else rgb[0]
+        cmap = COLOURS[kind] if cmap is None else cmap
+        rgb = ScalarMappable(cmap=cmap).cmap(rgb[..., 0])[..., :3]
+    rgb[np.isnan(values).any(axis=3)] = NOT_FINITE
+    return rgb if 'N' in axes else rgb[0]
 
 
-def plot_saliency(images, maps, titles=None, labels=None, mode='signed',
+def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
                   percentile=99.5, limit=None, cmap=None, overlay=False,
-                  colorbar=True, layout=None, size=1):
+                  colorbar=True, data_format=None, size=1):
     """Draw images beside their maps: a row an image, a column a method.
 
     Parameters
     ----------
     images : array
-        An image or a batch of them, of 1 channel, of 3 or without channels:
-        uint8, or floats from 0 to 1. Grey 0 is black.
+        An image or a batch of up to 32, with 1 or 3 channels or without a
+        channel axis: uint8, or floats from 0 to 1. Grey 0 is black.
     maps : dict of arrays by title, list of arrays, or array
         For each method the maps of the images: as many, of the same height
-        and width, and with channels (see `mode`) or without. Their axes need
-        not be in the same order as those of `images`.
+        and width, with channels (see `kind`) or without. A list has an entry
+        for each method, not for each image. The channels need not be where
+        those of `images` are.
     titles : list of str, optional
         What to write above the columns of maps. By default the keys of
         `maps`, if it is a dict. A ``'\\n'`` breaks a line.
     labels : list of str, optional
         What to write beside the rows, for each image.
-    mode : {'signed', 'absolute', 'rgb'}, optional
+    kind : {'signed', 'absolute', 'rgb'}, optional
         What to draw of a map; see `map_to_rgb`.
     percentile : float, optional
         Each map is divided by this percentile of its own absolute values, and
@@ -209,15 +201,15 @@ def plot_saliency(images, maps, titles=None, labels=None, mode='signed',
         Divide all maps by this number instead, and compare their sizes.
     cmap : str or matplotlib.colors.Colormap, optional
         Other colours; see `map_to_rgb`.
-    overlay : bool, optional
-        Draw each map over its image: 0.7 of the map's colour and 0.3 of the
-        image in grey.
+    overlay : bool or float, optional
+        Draw each map over its image in grey, with this opacity: from 0, the
+        image alone, to 1, the map alone. True is 0.7, False 1.
     colorbar : bool, optional
         Draw a colour bar below the maps. Pointed ends mean that what lies
         beyond is drawn in the same colour.
-    layout : {'HW', 'CHW', 'HWC', 'NHW', 'NCHW', 'NHWC'}, optional
-        The axes of `images`; see `map_to_rgb`. Those of the maps follow from
-        their shape and the images' size.
+    data_format : {'channels_first', 'channels_last'}, optional
+        Where the channels of `images` are; see `map_to_rgb`. For the maps, it
+        decides only where their shape and the images' size do not.
     size : float, optional
         The longer side of an image in the picture, in inches.
 
@@ -230,7 +222,7 @@ def plot_saliency(images, maps, titles=None, labels=None, mode='signed',
     Raises
     ------
     TypeError
-        If an argument is not of the kind described.
+        If an argument is not of the type described.
     ValueError
         If a number, a name or a shape is not one of those described.
 
@@ -242,7 +234,11 @@ def plot_saliency(images, maps, titles=None, labels=None, mode='signed',
     Pictures of very large images are very large: shrink those before.
 
     Infinities and NaN in a map are magenta, and do not count for its
-    percentile. In images they are an error.
+    percentile. In images they are an error. A map of zeros is white, or grey
+    for the kind ``'rgb'``.
+
+    For more than 32 images draw several figures, of ``images[:32]``,
+    ``images[32:64]``, ... and the same slices of the maps.
 
     Examples
     --------
@@ -253,65 +249,40 @@ def plot_saliency(images, maps, titles=None, labels=None, mode='signed',
     >>> figure = plot_saliency(images, maps, labels=['cat', 'dog'])
     >>> figure.savefig('maps.png')  # doctest: +SKIP
     """
-    images, layout = _as_nhwc('plot_saliency: images', images, layout)
-    images = _check_images(images)
+    _, images = _as_nhwc('plot_saliency: images', images, data_format)
     n, height, width, channels = images.shape
-    columns = [np.repeat(images, 3 // channels, axis=3)]
+    if n > ROWS:
+        raise ValueError(f'plot_saliency: expected up to {ROWS} images, got '
+                         f'{n}; draw slices of them and of the maps')
+    if isinstance(overlay, (bool, np.bool_)):
+        overlay = 0.7 if overlay else 1
+    if not (0 <= overlay <= 1 and 0 < size < np.inf):
+        raise ValueError('plot_saliency: expected overlay from 0 to 1, and '
+                         f'size above 0, got {overlay!r} and {size!r}')
+    if not isinstance(maps, dict):
+        maps = dict(enumerate(
+            maps if isinstance(maps, (list, tuple)) else [maps]))
+    elif titles is None:
+        titles = list(maps)
+    titles = [] if titles is None else ['image', *map(str, titles)]
+    labels = [] if labels is None else list(map(str, labels))
+    if len(titles) not in (0, 1 + len(maps)) or len(labels) not in (0, n):
+        raise ValueError(f'plot_saliency: expected {len(maps)} titles and {n} '
+                         f'labels, got {titles[1:]} and {labels}')
+    columns = [np.repeat(_as_floats(images), 3 // channels, axis=3)]
     grey = columns[0].dot(LUMA)[..., np.newaxis]
-    if isinstance(maps, np.ndarray):
-        maps = [maps]
-    if not isinstance(maps, (dict, list, tuple)):
-        raise TypeError('plot_saliency: expected maps in a dict, a list or an '
-                        'array, got %s' % type(maps).__name__)
-    if isinstance(maps, dict):
-        titles = list(maps) if titles is None else titles
-    else:
-        maps = dict(enumerate(maps))
     for key, array in maps.items():
-        view, _ = _as_nhwc('plot_saliency: maps[%r]' % (key,), array, layout,
+        _, view = _as_nhwc(f'plot_saliency: maps[{key!r}]', array, data_format,
                            (n, height, width))
-        rgb = map_to_rgb(view, mode, percentile, limit, cmap, 'NHWC')
-        if overlay:
-            rgb = OPACITY * rgb + (1 - OPACITY) * grey
-        columns.append(rgb)
-    if not maps:
-        raise ValueError('plot_saliency: expected at least one map, got none')
-    for texts, number, what in [
-            (titles, len(maps), 'titles, one for each map'),
-            (labels, n, 'labels, one for each image')]:
-        if texts is not None and (isinstance(texts, (str, bytes))
-                                  or not hasattr(type(texts), '__len__')):
-            raise TypeError('plot_saliency: expected a list of %s, got %r' %
-                            (what, texts))
-        if texts is not None and len(texts) != number:
-            raise ValueError('plot_saliency: expected %d %s, got %d: %r' %
-                             (number, what, len(texts), texts))
-    if not (isinstance(size, numbers.Real) and 0 < size < np.inf):
-        raise ValueError('plot_saliency: expected a size in inches above 0, '
-                         'got %r' % (size,))
-    titles = [] if titles is None else ['image'] + [str(t) for t in titles]
-    labels = [] if labels is None else [str(t) for t in labels]
+        rgb = map_to_rgb(view, kind, percentile, limit, cmap, 'channels_last')
+        columns.append(overlay * rgb + (1 - overlay) * grey)
     figure, bar_axes = _draw_grid(columns, titles, labels, size, colorbar)
     if colorbar:
-        if limit is not None:
-            end = '%g' % limit
-        else:
-            end = 'max' if percentile == 100 else 'P%g' % percentile
-        _draw_colorbar(bar_axes, _as_cmap(cmap, mode), float(limit or 1), end,
-                       signed=mode != 'absolute', clipped=end != 'max')
+        _draw_colorbar(bar_axes, kind, percentile, limit, cmap)
     return figure
 
 
-def _as_cmap(cmap, mode):
-    try:
-        return ScalarMappable(cmap=COLOURS[mode] if cmap is None else cmap).cmap
-    except (TypeError, ValueError) as error:
-        raise ValueError('map_to_rgb: expected cmap to be a Colormap of '
-                         'matplotlib or the name of one, got %r' %
-                         (cmap,)) from error
-
-
-class _Figure(Figure):
+class Figure(mpl_figure.Figure):
     """A figure that a notebook shows, whether pyplot is in use or not."""
 
     def _repr_png_(self):
@@ -320,60 +291,64 @@ class _Figure(Figure):
         return png.getvalue()
 
 
-def _as_nhwc(name, array, layout, like=None):
-    """View an array as NHWC, and say what its layout is.
-
-    With `like`, (n, h, w) of the images, `layout` is no more than preferred.
-    """
-    array = np.asarray(array)
+def _real(name, values):
+    # Of a list of unequal shapes, np.asarray makes an array of objects.
+    array = (np.stack(values) if isinstance(values, (list, tuple)) and values
+             else np.asarray(values))
     if array.dtype.kind not in 'biuf':
-        raise TypeError('%s: expected an array of real numbers, got %s' %
-                        (name, array.dtype))
-    if not (layout is None or isinstance(layout, str) and layout in LAYOUTS):
-        raise ValueError('%s: expected one of the layouts %s, got %r' %
-                         (name, ', '.join(LAYOUTS), layout))
+        raise TypeError(f'{name}: expected an array of real numbers, got '
+                        f'{array.dtype} from {type(values).__name__}')
+    return array
+
+
+def _as_nhwc(name, array, data_format, like=None):
+    """What the axes of an array are, 'CHW' for example, and its NHWC view.
+
+    With `like`, (n, h, w) of the images, `data_format` is no more than
+    preferred.
+    """
+    array = _real(name, array)
+    if data_format not in FORMATS.values():
+        raise ValueError(f"{name}: expected data_format 'channels_first' or "
+                         f"'channels_last', got {data_format!r}")
+    candidates = [axes for axes, where in FORMATS.items()
+                  if like or data_format in (None, where) or axes == 'HW']
     views = {}
-    for candidate in LAYOUTS if like or layout is None else [layout]:
-        if len(candidate) == array.ndim and array.size:
-            missing = [axis for axis in 'NHWC' if axis not in candidate]
-            axes = missing + list(candidate)
-            view = array.reshape((1,) * len(missing) + array.shape).transpose(
-                [axes.index(axis) for axis in 'NHWC'])
+    for axes in candidates:
+        if len(axes) == array.ndim and array.size:
+            view = array if 'C' in axes else array[..., np.newaxis]
+            view = np.moveaxis(view, -3, -1) if 'CHW' in axes else view
+            view = view if 'N' in axes else view[np.newaxis]
             if view.shape[3] in (1, 3) and like in (None, view.shape[:3]):
-                views[candidate] = view
+                views[axes] = view
     if not views:
-        expected = ('as many maps as images, %d, each of %d x %d pixels, as '
-                    'the images are, with 1 or 3 channels or without' % like
-                    if like else 'the axes %s, where C is 1 or 3' %
-                    (layout or ' or '.join(LAYOUTS)))
-        raise ValueError('%s: expected %s; got an array of shape %s' %
-                         (name, expected, array.shape))
-    if layout in views:
-        return views[layout], layout
+        raise ValueError(f'{name}: expected {" or ".join(candidates)}, where '
+                         f'C is 1 or 3 and N, H, W are {like or "any"}, got '
+                         f'the shape {array.shape}')
+    if data_format:
+        views = {axes: view for axes, view in views.items()
+                 if FORMATS[axes] == data_format} or views
     if len(views) > 1 and (array.shape[0] == 1 or array.shape[-1] in (1, 3)):
         views.pop('NHW', None)  # one channel, or the channels last
     if len(views) > 1:
         raise ValueError(
-            '%s: expected a shape that tells the layout, got %s, which may be '
-            "%s; perhaps you meant layout='%s'" %
-            (name, array.shape, ' or '.join(views), list(views)[0]))
-    (layout, view), = views.items()
-    return view, layout
+            f'{name}: the shape {array.shape} may be {" or ".join(views)}; '
+            "set data_format='channels_first' or 'channels_last', and give "
+            'what has no channels an axis for them: array[:, np.newaxis]')
+    return views.popitem()
 
 
-def _check_images(images):
+def _as_floats(images):
     """The images as floats from 0 to 1."""
     if images.dtype == np.uint8:
-        return images / 255.
-    if images.dtype.kind not in 'bf':
-        raise TypeError('plot_saliency: expected images of uint8, or floats '
-                        'from 0 to 1, got %s' % images.dtype)
+        return images / 255
     low, high = images.min(), images.max()
-    if not -0.001 <= low <= high <= 1.001:  # rounding errors are no errors
-        raise ValueError(
-            'plot_saliency: expected images of uint8, or floats from 0 to 1, '
-            'got floats from %g to %g; perhaps you meant images / 255, or '
-            'images + mean' % (low, high))
+    if (images.dtype.kind not in 'bf'
+            or not -0.001 <= low <= high <= 1.001):  # but for rounding errors
+        raise ValueError('plot_saliency: expected images of uint8, or floats '
+                         f'from 0 to 1, got {images.dtype} from {low:g} to '
+                         f'{high:g}; perhaps you meant images / 255, or '
+                         'images + mean')
     return np.clip(images.astype(float), 0, 1)
 
 
@@ -390,7 +365,7 @@ def _draw_grid(columns, titles, labels, size, colorbar):
     margin, gap = ceil(0.08 * dpi), ceil(0.075 * dpi)
     with rc_context({'figure.autolayout': False,
                      'figure.constrained_layout.use': False}):
-        figure = _Figure(dpi=dpi)
+        figure = Figure(dpi=dpi)
     renderer = FigureCanvasAgg(figure).get_renderer()
 
     def extent(texts):
@@ -408,19 +383,16 @@ def _draw_grid(columns, titles, labels, size, colorbar):
     x0 = margin + left + (dx - gap - w) // 2
     y0 = margin + top + (dy - gap - h) // 2
     right = margin + left + len(columns) * dx - gap
-    bottom = margin + top + n * dy - gap
+    bottom = margin + top + n * dy - gap + margin  # where the bar begins
     bar_width = max((len(columns) - 2) * dx + w, ceil(dpi))
     total_width = max(right, x0 + dx + bar_width) + margin
-    total_height = bottom + margin + (ceil(0.35 * dpi) if colorbar else 0)
-    figure.set_size_inches((total_width + TINY) / dpi,
-                           (total_height + TINY) / dpi)
+    total_height = bottom + (ceil(0.35 * dpi) if colorbar else 0)
+    figure.set_size_inches(np.add([total_width, total_height], TINY) / dpi)
 
     def add_axes(x, y, width, height):
-        y = total_height - y - height  # now from the lower left corner
-        return figure.add_axes(
-            [x / figure.bbox.width, y / figure.bbox.height,
-             width / figure.bbox.width,
-             (height - TINY) / figure.bbox.height])  # the aspect is kept
+        # From the lower left corner. Lower by TINY, the aspect is kept.
+        box = [x, total_height - y - height, width, height - TINY]
+        return figure.add_axes(np.divide(box, [*figure.bbox.size] * 2))
 
     for row in range(n):
         for i, column in enumerate(columns):
@@ -435,20 +407,23 @@ def _draw_grid(columns, titles, labels, size, colorbar):
             if labels and i == 0:
                 axes.set_ylabel(labels[row], fontsize=9, rotation=0,
                                 ha='right', va='center', labelpad=5)
-    bar = [x0 + dx, bottom + margin, bar_width, gap]
-    return figure, add_axes(*bar) if colorbar else None
+    return figure, colorbar and add_axes(x0 + dx, bottom, bar_width, gap)
 
 
-def _draw_colorbar(axes, colours, limit, end, signed, clipped):
-    """Draw what is between -limit, or 0, and limit, which is called `end`."""
-    low = -limit if signed else 0
-    extend = ('both' if signed else 'max') if clipped else 'neither'
+def _draw_colorbar(axes, kind, percentile, limit, cmap):
+    """Draw the colours from -limit, or 0, to limit, or the percentile."""
+    high = float(limit or 1)
+    name = (f'{high:g}' if limit is not None else
+            'max' if percentile == 100 else f'P{percentile:g}')
+    signed, clipped = kind != 'absolute', name != 'max'
+    ticks = [-high, 0, high] if signed else [0, high]
     bar = axes.figure.colorbar(
-        ScalarMappable(Normalize(low, limit), colours), cax=axes,
-        orientation='horizontal', extend=extend, extendfrac=0.03,
-        ticks=[-limit, 0, limit] if signed else [0, limit])
+        ScalarMappable(Normalize(ticks[0], high),
+                       COLOURS[kind] if cmap is None else cmap),
+        cax=axes, orientation='horizontal', ticks=ticks, extendfrac=0.03,
+        extend=('both' if signed else 'max') if clipped else 'neither')
     bar.outline.set(edgecolor=FRAME, linewidth=0.6)
     axes.tick_params(length=2, width=0.6, color=FRAME, pad=2, labelsize=7)
-    texts = axes.set_xticklabels(['\u2212' + end] * signed + ['0', end])
+    texts = axes.set_xticklabels(['\u2212' + name] * signed + ['0', name])
     texts[0].set_ha('left')
     texts[-1].set_ha('right')
