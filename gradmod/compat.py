@@ -22,6 +22,7 @@ Where Theano cannot be imported, ImportError says what to do about it.
 """
 import configparser
 import ctypes
+import importlib.machinery
 import importlib.util
 import os
 import re
@@ -210,7 +211,7 @@ def set_downsample():
 def advise(error, package='theano'):
     """What keeps a package from being imported, and what to do about it."""
     for name in package, 'theano', 'numpy', 'scipy':
-        spec = importlib.util.find_spec(name)
+        spec = importlib.machinery.PathFinder.find_spec(name)
         if spec and not spec.submodule_search_locations:
             return (f'{spec.origin} hides the package {name}. Rename that '
                     'file, or run this in another folder.')

@@ -123,9 +123,10 @@ def explain(error, facts):
         return (f'There is no compiler {facts["cxx"]}, which cxx is set to. '
                 f'Mend that setting, in THEANO_FLAGS or {files}.')
     if facts['compiler'] and flags and not compat.links(flags):
-        where = compat.user_setting() or 'nowhere: Theano found it'
-        return (f'The compiler does not link with blas.ldflags = {flags}, set '
-                f'in {where}. Mend that; without it gradmod looks for a BLAS.')
+        where = compat.user_setting()
+        where = f'set in {where}' if where else 'which Theano found'
+        return (f'The compiler does not link with blas.ldflags = {flags}, '
+                f'{where}. Mend that; without it gradmod looks for a BLAS.')
     return (f'The self-test did not end. {error} -- Try it without a BLAS: '
             'THEANO_FLAGS=blas.ldflags= and with a fresh folder for compiled '
             'code: THEANO_FLAGS=base_compiledir=FOLDER')
