@@ -15,41 +15,39 @@ only where it would strike:
    dropped. A stand-in takes its place.
 
 Where the user has set ``blas.ldflags``, that stands, and where Theano has been
-imported already, the first two are too late. `actions` tells what was done,
-and `ldflags` what ``blas.ldflags`` was set to, if it was.
+imported already, the first two are too late. `actions` says what was done,
+and `ldflags` is what ``blas.ldflags`` was set to, or None.
+
+Where Theano cannot be imported, ImportError says what to do about it.
 """
 import configparser
 import ctypes
-import glob
-import importlib
+import importlib.machinery
 import importlib.util
 import os
-import shlex
+import re
 import shutil
 import subprocess
 import sys
 import types
 import warnings
+from pathlib import Path
 
 
 def settings_files():
     """The files that Theano reads settings from, whether or not they exist."""
-    files = os.environ.get('THEANORC', '~/.theanorc').split(os.pathsep)
-    if 'THEANORC' not in os.environ and sys.platform == 'win32':
-        files.append('~/.theanorc.txt')
-    return [os.path.expanduser(name) for name in files]
+    more = os.pathsep + '~/.theanorc.txt' if sys.platform == 'win32' else ''
+    files = os.environ.get('THEANORC', '~/.theanorc' + more)
+    return [os.path.expanduser(name) for name in files.split(os.pathsep)]
 
 
 def user_setting():
-    """Say where the user has set ``blas.ldflags``; None if nowhere.
+    """Where the user has set ``blas.ldflags``; None if nowhere.
 
-    Reads what Theano reads, and as Theano does. Whatever is so broken that
-    Theano cannot read it raises the same error here.
+    Settings that Theano cannot read raise the same error here.
     """
-    flags = shlex.shlex(os.environ.get('THEANO_FLAGS', ''), posix=True)
-    flags.whitespace = ','
-    flags.whitespace_split = True
-    if any(flag.strip().startswith('blas.ldflags=') for flag in flags):
+    flags = os.environ.get('THEANO_FLAGS', '')
+    if re.search(r'(^|[^\\],)[\s"\']*blas\.ldflags=', flags):
         return 'THEANO_FLAGS'
     parser = configparser.RawConfigParser()
     found = parser.read(settings_files())
@@ -61,8 +59,7 @@ def numpy_blas():
     with warnings.catch_warnings():  # that it is deprecated; Theano needs it
         warnings.simplefilter('ignore', DeprecationWarning)
         import numpy.distutils
-    config = getattr(numpy.distutils, '__config__', None)
-    return getattr(config, 'blas_opt_info', None)
+    return getattr(numpy.distutils.__config__, 'blas_opt_info', None)
 
 
 def theano_finds(info):
@@ -71,18 +68,9 @@ def theano_finds(info):
     What numpy's wheels say is true only of the machine that built them.
     """
     return bool(importlib.util.find_spec('mkl')) or any(
-        os.path.exists(os.path.join(folder, 'lib' + name + end))
+        os.path.exists(f'{folder}/lib{name}{end}') for end in ('.so', '.a')
         for folder in info.get('library_dirs', [])
-        for name in info.get('libraries', []) for end in ('.so', '.a'))
-
-
-def wheel_libraries(package):
-    """Each OpenBLAS inside the wheel of a package, which is not imported."""
-    spec = importlib.util.find_spec(package)
-    for folder in spec and spec.submodule_search_locations or ():
-        for inside in (folder + '.libs', os.path.join(folder, '.libs')):
-            yield from sorted(glob.glob(
-                os.path.join(glob.escape(inside), 'libopenblas*.so')))
+        for name in info.get('libraries', []))
 
 
 def candidates():
@@ -95,14 +83,15 @@ def candidates():
     after that the names of the functions differ.
     """
     yield 'libopenblas.so.0', '-lopenblas'
-    for package in ('numpy', 'scipy'):
-        for library in wheel_libraries(package):
-            folder, name = os.path.split(library)
+    for package in 'numpy', 'scipy':
+        spec = importlib.util.find_spec(package)
+        for folder in spec and spec.submodule_search_locations or ():
             # Theano knows no quotes, and commas and colons mean something in
             # the run path, to which it adds the folder.
-            if folder == shlex.quote(folder) and not set(',:') & set(folder):
-                yield library, '-L%s -l%s' % (
-                    folder, name[len('lib'):-len('.so')])
+            for inside in f'{folder}.libs', f'{folder}/.libs':
+                for path in sorted(Path(inside).glob('libopenblas*.so')):
+                    if re.fullmatch(r'[\w@%+=./-]+', str(path), re.ASCII):
+                        yield str(path), f'-L{inside} -l{path.stem[3:]}'
     yield 'libopenblas.so.0', '-l:libopenblas.so.0'
 
 
@@ -112,25 +101,22 @@ def multiplies(gemm, dtype):
     The matrices are as large as OpenBLAS multiplies without starting threads.
     """
     import numpy as np
-    m, n, k = 61, 63, 67
-    a = np.asfortranarray((np.arange(m * k) % 7 - 3).reshape(m, k), dtype)
-    b = np.asfortranarray((np.arange(k * n) % 5 - 2).reshape(k, n), dtype)
-    c = np.full((m, n), np.nan, dtype, order='F')
-    expected = a.astype('int64').dot(b.astype('int64'))
-    m, n, k = (np.array(size, 'int32') for size in (m, n, k))
-    one, zero = np.array(1, dtype), np.array(0, dtype)
-    gemm(b'N', b'N', m.ctypes, n.ctypes, k.ctypes,
-         one.ctypes, a.ctypes, m.ctypes, b.ctypes, k.ctypes,
-         zero.ctypes, c.ctypes, m.ctypes)
-    return np.array_equal(c, expected)
+    a = (np.arange(61 * 67) % 7 - 3).reshape(61, 67)
+    b = (np.arange(67 * 63) % 5 - 2).reshape(67, 63)
+    c = np.full((61, 63), np.nan, dtype)
+    m, n, k = (np.array(size, 'int32').ctypes for size in (61, 63, 67))
+    one, a_, b_, zero = (np.array(x, dtype).ctypes for x in (1, a, b, 0))
+    # It knows columns first: what are our rows make it b' a', which is c'.
+    gemm(b'N', b'N', n, m, k, one, b_, n, a_, k, zero, c.ctypes, n)
+    return np.array_equal(c, a.dot(b))
 
 
 def works(library):
     """Whether a library can be loaded, is an OpenBLAS, and computes right."""
     try:
         blas = ctypes.CDLL(library)
-        blas.openblas_get_num_threads  # Theano's convolutions link with these
-        blas.openblas_set_num_threads
+        # Theano's convolutions link with these.
+        blas.openblas_get_num_threads, blas.openblas_set_num_threads
         blas.openblas_get_config.restype = ctypes.c_char_p
         return (b'USE64BITINT' not in blas.openblas_get_config()
                 and multiplies(blas.sgemm_, 'float32')
@@ -141,29 +127,26 @@ def works(library):
 
 def links(flags):
     """Whether g++, which Theano calls, links with these flags."""
-    compiler = shutil.which('g++')
-    return bool(compiler) and not subprocess.call(
-        [compiler, '-shared', '-nostdlib', '-o', os.devnull] + flags.split(),
+    return bool(shutil.which('g++')) and not subprocess.call(
+        ['g++', '-shared', '-nostdlib', '-o', os.devnull] + flags.split(),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def choose_blas():
     """Return a value for ``blas.ldflags``, or None to leave it, and why."""
+    if 'theano' in sys.modules:
+        return None, 'Theano was imported before gradmod: its BLAS stays.'
     where = user_setting()
     if where:
-        return None, 'blas.ldflags is set in %s, and stays as it is.' % where
+        return None, f'blas.ldflags is set in {where}, and stays as it is.'
     info = numpy_blas()
-    linux = sys.platform.startswith('linux')
-    if info is not None and (not linux or theano_finds(info)):
-        return None, 'Left the search for a BLAS to Theano.'
-    for library, flags in candidates() if linux else ():
-        if works(library) and links(flags):
-            return flags, ('Set blas.ldflags in THEANO_FLAGS to use the '
-                           'OpenBLAS in %s.' % library)
+    if info is None or not theano_finds(info):
+        for library, flags in candidates():
+            if works(library) and links(flags):
+                return flags, f'Told Theano to use the OpenBLAS in {library}.'
     if info is None:
-        return '', ('Set blas.ldflags in THEANO_FLAGS to use no BLAS: none '
-                    'was found, and with this numpy Theano fails to search.')
-    return None, 'Found no OpenBLAS, and left the search to Theano.'
+        return '', 'Told Theano to use no BLAS, as none was found.'
+    return None, 'Left the search for a BLAS to Theano.'
 
 
 def import_theano(ldflags):
@@ -175,8 +158,7 @@ def import_theano(ldflags):
     compile for another BLAS.
     """
     before = os.environ.get('THEANO_FLAGS')
-    ours = 'blas.ldflags=' + ldflags
-    os.environ['THEANO_FLAGS'] = ours + ',' + before if before else ours
+    os.environ['THEANO_FLAGS'] = f'blas.ldflags={ldflags},{before or ""}'
     # An import that failed earlier has left modules that have read the old
     # value (in a notebook: `import theano`, an error, then `import gradmod`).
     for name in [name for name in sys.modules if name.startswith('theano.')]:
@@ -184,22 +166,10 @@ def import_theano(ldflags):
     try:
         import theano  # noqa: F401
     except BaseException:
-        if before is None:
-            del os.environ['THEANO_FLAGS']
-        else:
+        del os.environ['THEANO_FLAGS']
+        if before is not None:
             os.environ['THEANO_FLAGS'] = before
         raise
-
-
-def set_blas():
-    """Meet the first and the second trouble; return as `choose_blas` does."""
-    if 'theano' in sys.modules:
-        return None, ('Theano was imported before gradmod: its BLAS stays as '
-                      'it is.')
-    ldflags, reason = choose_blas()
-    if ldflags is not None:
-        import_theano(ldflags)
-    return ldflags, reason
 
 
 def set_scan():
@@ -208,20 +178,15 @@ def set_scan():
     Theano imports the extension when it first compiles a scan, so that this
     helps whenever Theano itself was imported.
     """
-    name = 'theano.scan_module.scan_perform_ext'
-    if sys.version_info < (3, 11) or name in sys.modules:
-        return None
     import theano
-    source = os.path.join(os.path.dirname(theano.__file__),
-                          'scan_module', 'c_code', 'scan_perform.c')
-    if not os.path.exists(source):
+    ext = 'theano.scan_module.scan_perform_ext'
+    source = Path(theano.__file__).parent / 'scan_module/c_code/scan_perform.c'
+    if (sys.version_info < (3, 11) or ext in sys.modules or not source.exists()
+            or b'#include "longintrepr.h"' not in source.read_bytes()):
         return None
-    with open(source, encoding='latin-1') as code:
-        if '#include "longintrepr.h"' not in code.read():
-            return None
-    sys.modules[name] = None
-    return ('Told Theano to run scan in Python: its C extension does not '
-            'compile on Python %d.%d.' % sys.version_info[:2])
+    sys.modules[ext] = None
+    return ('Told Theano to run scan in Python, where its C extension does '
+            'not compile: import gradmod before a scan is compiled.')
 
 
 def max_pool_2d(input, ds, ignore_border=None, st=None, padding=(0, 0),
@@ -233,32 +198,41 @@ def max_pool_2d(input, ds, ignore_border=None, st=None, padding=(0, 0),
 
 def set_downsample():
     """Meet the fourth trouble, and say so if it was there."""
+    from theano.tensor import signal
     name = 'theano.tensor.signal.downsample'
-    try:
-        importlib.import_module(name)
+    if name in sys.modules or importlib.util.find_spec(name):
         return None
-    except ImportError:
-        from theano.tensor import signal
     signal.downsample = sys.modules[name] = types.ModuleType(
         name, "gradmod's stand-in for a module that Lasagne 0.1 imports.")
     signal.downsample.max_pool_2d = max_pool_2d
-    return 'Added a stand-in for %s, which Lasagne 0.1 imports.' % name
+    return f'Added {name} for Lasagne 0.1: import gradmod before lasagne.'
 
 
-def runs_as_program():
-    """Whether ``python -m gradmod`` is what imports gradmod."""
-    frame = sys._getframe()
-    while frame and frame.f_globals.get('__name__', '').split('.')[0] in (
-            'gradmod', 'importlib', '_frozen_importlib'):
-        frame = frame.f_back
-    return bool(frame) and frame.f_globals.get('__name__') == 'runpy'
+def advise(error, package='theano'):
+    """What keeps a package from being imported, and what to do about it."""
+    for name in package, 'theano', 'numpy', 'scipy':
+        spec = importlib.machinery.PathFinder.find_spec(name)
+        if spec and not spec.submodule_search_locations:
+            return (f'{spec.origin} hides the package {name}. Rename that '
+                    'file, or run this in another folder.')
+    pip = f'What to do: "{sys.executable}" -m pip install "numpy<1.24"'
+    numpy = getattr(sys.modules.get('numpy'), '__version__', '0')
+    if [int(n) for n in numpy.split('.')[:2]] >= [1, 24]:
+        return f'numpy {numpy} is too new for Theano. {pip}'
+    if isinstance(error, ModuleNotFoundError):
+        return (f'{error.name} is missing. {pip} "scipy<1.12" '
+                '"setuptools<80.9" Theano')
+    if 'Python.h' in str(error):
+        return 'Install the C headers of Python (Debian, Ubuntu: python3-dev).'
+    return (f'{repr(error)[:300]} -- Look at THEANO_FLAGS and '
+            f'{", ".join(settings_files())}; THEANO_FLAGS=base_compiledir='
+            'FOLDER names a fresh folder for what Theano compiles.')
 
 
 try:
-    ldflags, reason = set_blas()
+    ldflags, reason = choose_blas()
+    if ldflags is not None:
+        import_theano(ldflags)
     actions = tuple(filter(None, (reason, set_scan(), set_downsample())))
 except Exception as error:
-    if not runs_as_program():
-        raise
-    from . import doctor  # Python would not get there: gradmod comes first
-    sys.exit(doctor.main(failure=error))
+    raise ImportError(advise(error)) from error

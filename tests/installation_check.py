@@ -2,7 +2,7 @@
 
 `installations.py` installs gradmod in many ways and runs this file in each:
 
-    python tests/installation_check.py FOLDER
+    python tests/installation_check.py FOLDER [--theano-first]
 
 FOLDER is an empty one to write to. gradmod is what the environment has
 installed, not what lies beside this file. What is printed last is a
@@ -17,8 +17,10 @@ import platform
 import subprocess
 import sys
 
-import gradmod  # before Theano and Lasagne
-import theano
+if '--theano-first' in sys.argv:
+    import theano  # noqa: F401
+import gradmod  # else before Theano, and always before Lasagne
+import theano  # noqa: F811
 import lasagne
 import numpy as np
 import scipy
@@ -40,14 +42,14 @@ def agree(name, got, expected):
     """Assert that an array is what numpy says, by the largest value."""
     assert got.shape == expected.shape and got.dtype == dtype, name
     far = float(np.abs(got - expected).max() / np.abs(expected).max())
-    assert far < tolerance, '%s is %.2g from numpy\'s' % (name, far)
+    assert far < tolerance, f'{name} is {far:.2g} from numpy\'s'
     distances[name] = far
 
 
 def used(name, guided, plain):
     """Assert that the override changes the gradient, and how far."""
     far = float(np.abs(guided - plain).max() / np.abs(plain).max())
-    assert far > .1, '%s: the override is not used' % name
+    assert far > .1, f'{name}: the override is not used'
     distances[name + ', from the plain gradient'] = far
 
 
@@ -134,7 +136,7 @@ def compare(name, build, restate, *arrays):
     f = theano.function(inputs, outputs)
     got = f(*arrays)
     for what, a, b in zip(('value', 'plain', 'guided'), got, exact):
-        agree('%s, %s' % (name, what), a, b)
+        agree(f'{name}, {what}', a, b)
     used(name, got[2], got[1])
     return f
 
@@ -182,10 +184,12 @@ def load(sent, back):
         pickle.dump(f(*arrays), out)
 
 
-def main(folder):
+def main(folder, order='--gradmod-first'):
+    early = order == '--theano-first'
+    assert early == gradmod.compat.actions[0].startswith('Theano was imported')
     inside = os.path.realpath(gradmod.__file__)
     assert inside.startswith(os.path.realpath(sys.prefix) + os.sep), (
-        '%s is not in this environment' % inside)
+        f'{inside} is not in this environment')
     compare('convolutional network', convnet, convnet_in_numpy,
             values(2, 2, 8, 8), values(3, 2, 3, 3), values(3), values(3),
             values(3), np.abs(values(3)) + 1, values(27, 6), values(6))
