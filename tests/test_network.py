@@ -23,7 +23,7 @@ from lasagne.nonlinearities import (
 import gradmod
 import gradmod.network
 from gradmod import DeconvNet, GuidedBackprop, ModifiedBackprop, ZeroBackprop
-from gradmod.network import Place, Report, apply, modified
+from gradmod.network import Place, modified
 
 from . import reference
 
@@ -249,14 +249,14 @@ def test_several_outputs(container):
     x = InputLayer((None, 6))
     common = DenseLayer(x, 5)
     heads = DenseLayer(common, 4), DenseLayer(common, 3)
-    report = apply(container(*heads), ZeroBackprop)
+    report = modified(container(*heads), ZeroBackprop)
     assert [p.layer for p in report] == [common] + list(heads)
     assert len(set(p.rule for p in report)) == 1
 
 
 def test_only_what_is_below():
     net = mlp(rectify, rectify, rectify)
-    report = apply(layer(net, '1'), ZeroBackprop)
+    report = modified(layer(net, '1'), ZeroBackprop)
     assert [p.name for p in report] == ['0', '1']
 
 
@@ -268,22 +268,22 @@ def test_names():
         named, DenseLayer(InputLayer((None, 6)), 4),
         DenseLayer(InputLayer((None, 4)), 4, nonlinearity=None))
     inside = last.input_to_hidden
-    report = apply(last, ZeroBackprop)
+    report = modified(last, ZeroBackprop)
     assert [p.name for p in report] == [
         '#1 NINLayer', 'named', '#3 CustomRecurrentLayer', '#5 DenseLayer']
     assert report[-1].layer is inside
-    report = apply({'x': x, 'dense': dense, 'key': named, 5: last},
+    report = modified({'x': x, 'dense': dense, 'key': named, 5: last},
                    ZeroBackprop)
     assert [p.name for p in report] == [
         'dense', 'named', '5', '#5 DenseLayer']
-    assert apply(last, ZeroBackprop, '#5 DenseLayer')[0].layer is inside
+    assert modified(last, ZeroBackprop, '#5 DenseLayer')[0].layer is inside
 
 
 def test_layers_within_two_layers():
     inside = DenseLayer((None, 6), 7)
     first = Own((None, 6), [inside])
     second = Own(first, [NonlinearityLayer((None, 7), rectify), inside])
-    report = apply(second, ZeroBackprop)
+    report = modified(second, ZeroBackprop)
     assert [p.layer for p in report] == [first] * 4 + [second] * 4 + [
         inside, second.inside[0]]
     assert [(p.layer, p.attribute) for p, _ in report.left_alone] == []
@@ -295,7 +295,7 @@ def test_layers_within_two_layers():
 def test_no_network(network):
     with pytest.raises(TypeError, match='apply: expected network to be a '
                                         'Lasagne layer, or a list, .* got'):
-        apply(network, GuidedBackprop)
+        modified(network, GuidedBackprop)
     with pytest.raises(TypeError, match='modified: expected network'):
         with modified(network, GuidedBackprop):
             pass
@@ -311,7 +311,7 @@ def test_one_instance_for_each_nonlinearity():
         return GuidedBackprop(nonlinearity)
 
     net = mlp(rectify, T.nnet.relu, rectify, T.nnet.relu)
-    report = apply(net, rule)
+    report = modified(net, rule)
     assert calls == [rectify, T.nnet.relu]
     assert report[0].rule is report[2].rule
     assert report[1].rule is report[3].rule
@@ -340,23 +340,23 @@ def test_an_instance_replaces_its_own_nonlinearity_alone(instance):
     wanted = [x for x in get_all_layers(net)
               if getattr(x, 'nonlinearity', None) is instance._function]
     before = snapshot(net)
-    report = apply(net, instance)
+    report = modified(net, instance)
     assert [p.layer for p in report] == wanted
     assert all(x.nonlinearity is instance for x in wanted)
     report.undo()
     assert_as_before(before)
     # nothing else, whatever else is selected
-    report = apply(net, instance, select=lambda place: True)
+    report = modified(net, instance, select=lambda place: True)
     assert [p.layer for p in report] == wanted
-    report = apply(net, instance, select=[DenseLayer, wanted[0]])
+    report = modified(net, instance, select=[DenseLayer, wanted[0]])
     assert [p.layer for p in report] == wanted
-    report = apply(net, instance, select=wanted[0])
+    report = modified(net, instance, select=wanted[0])
     assert [p.layer for p in report] == wanted[:1]
 
 
 def test_mapping():
     net = mlp(rectify, rectify, tanh, leaky_rectify, T.nnet.relu)
-    report = apply(net, OrderedDict([
+    report = modified(net, OrderedDict([
         ('0', DeconvNet),
         ((layer(net, '1'), tanh), functools.partial(Scaled, factor=2)),
         (None, GuidedBackprop),
@@ -370,7 +370,7 @@ def test_mapping():
 
 def test_mapping_leaves_the_rest_alone():
     net = mlp(rectify, rectify)
-    report = apply(net, {'1': GuidedBackprop})
+    report = modified(net, {'1': GuidedBackprop})
     assert rules(net) == [('1', 'GuidedBackprop(rectify)')]
     assert [(p.name, why) for p, why in report.left_alone] == [
         ('0', 'not selected'), ('out', 'no rectifier')]
@@ -380,16 +380,16 @@ def test_a_key_that_comes_too_late():
     net = mlp(rectify, rectify)
     for late in '1', layer(net, '1'):
         with pytest.raises(ValueError) as info:
-            apply(net, OrderedDict([(None, GuidedBackprop),
+            modified(net, OrderedDict([(None, GuidedBackprop),
                                     (late, DeconvNet)]))
         assert str(info.value) == (
             'apply: DeconvNet is never used in 1, since an earlier key of the '
             'dict matches, too. Put what is special first')
     assert not rules(net)
-    apply(net, OrderedDict([(None, DeconvNet), ('1', DeconvNet)]))
+    modified(net, OrderedDict([(None, DeconvNet), ('1', DeconvNet)]))
     net = lstm()[0]
     net.name = 'lstm'
-    report = apply(net, OrderedDict([
+    report = modified(net, OrderedDict([
         (lambda place: place.attribute == 'nonlinearity', DeconvNet),
         ('lstm', GuidedBackprop)]))
     assert [repr(p.rule)[0] for p in report] == ['D', 'G', 'G']
@@ -403,7 +403,7 @@ def test_no_rule(rule):
     before = snapshot(net)
     with pytest.raises(TypeError, match='expected rule to be a subclass of '
                                         'ModifiedBackprop, .* got'):
-        apply(net, rule)
+        modified(net, rule)
     assert_as_before(before)
 
 
@@ -412,13 +412,13 @@ def test_a_rule_that_makes_nothing():
     with pytest.raises(TypeError, match='apply: expected the rule <lambda> to '
                                         'return a nonlinearity for rectify, '
                                         'got NoneType'):
-        apply(net, lambda f: None)
+        modified(net, lambda f: None)
     assert layer(net, '0').nonlinearity is rectify
 
 
 def test_mapping_and_select():
     with pytest.raises(TypeError, match='no select beside a dict of rules'):
-        apply(mlp(rectify), {'0': GuidedBackprop}, select='0')
+        modified(mlp(rectify), {'0': GuidedBackprop}, select='0')
 
 
 # The selection
@@ -459,20 +459,20 @@ def test_select(select, names):
         assert [n[0] for n, _ in rules(net)] == list(names)
     assert_as_before(before)
     if not isinstance(select, list):
-        assert list(map(repr, apply(net, {select: ZeroBackprop}))) == list(
+        assert list(map(repr, modified(net, {select: ZeroBackprop}))) == list(
             map(repr, report))
 
 
 def test_select_by_type_of_layer():
     net = NonlinearityLayer(mlp(rectify), name='last')
-    report = apply(net, ZeroBackprop, select=NonlinearityLayer)
+    report = modified(net, ZeroBackprop, select=NonlinearityLayer)
     assert [p.name for p in report] == ['last']
 
 
 def test_what_a_predicate_gets():
     net = lstm()[0]
     seen = []
-    report = apply(net, ZeroBackprop, select=lambda place: (
+    report = modified(net, ZeroBackprop, select=lambda place: (
         seen.append(place) or place.attribute.endswith('outgate')))
     assert [p.attribute for p in seen] == [
         'nonlinearity', 'nonlinearity_cell', 'nonlinearity_forgetgate',
@@ -504,13 +504,13 @@ def test_select_of_another_kind():
     for select in 3, [3], {'0': 1}, True:
         with pytest.raises(TypeError, match='apply: expected select to be a '
                                             'layer, .* got'):
-            apply(mlp(rectify), ZeroBackprop, select)
+            modified(mlp(rectify), ZeroBackprop, select)
 
 
 def test_select_that_fails():
     net = mlp(rectify)
     with pytest.raises(TypeError) as info:
-        apply(net, ZeroBackprop, lambda place: place.nom == '0')
+        modified(net, ZeroBackprop, lambda place: place.nom == '0')
     assert str(info.value) == (
         'apply: select=<lambda> is no nonlinearity of this network, and as a '
         "function of a place it fails for 0: AttributeError: 'Place' object "
@@ -522,9 +522,9 @@ def test_select_that_fails():
 
     with pytest.raises(TypeError, match='select=my_relu is no nonlinearity of '
                                         'this network'):
-        apply(net, ZeroBackprop, my_relu)
+        modified(net, ZeroBackprop, my_relu)
     with pytest.raises(KeyboardInterrupt):
-        apply(net, ZeroBackprop, interrupt)
+        modified(net, ZeroBackprop, interrupt)
     assert layer(net, '0').nonlinearity is rectify
 
 
@@ -551,7 +551,7 @@ def test_nothing_to_replace():
         '3      nonlinearity  softplus       ' + one,
         'out    nonlinearity  linear         ' + alone + 'no rectifier',
         'Perhaps you meant select=leaky_rectify']
-    assert len(apply(net, GuidedBackprop, select=leaky_rectify)) == 1
+    assert len(modified(net, GuidedBackprop, select=leaky_rectify)) == 1
 
 
 @pytest.mark.parametrize('rule, select', [
@@ -571,7 +571,7 @@ def test_nothing_selected(rule, select):
     layer(net, 'out').nonlinearity = sigmoid
     before = snapshot(net)
     with pytest.raises(ValueError, match='apply: found nothing to replace by'):
-        apply(net, rule, select)
+        modified(net, rule, select)
     assert_as_before(before)
 
 
@@ -579,12 +579,12 @@ def test_nothing_names_the_output():
     net = mlp(tanh)
     net.inside = DenseLayer((None, 2), 3, nonlinearity=tanh)
     with pytest.raises(ValueError, match='network that ends in out. What'):
-        apply(net, GuidedBackprop)
+        modified(net, GuidedBackprop)
 
 
 def test_instance_of_another_rectifier():
     with pytest.raises(ValueError) as info:
-        apply(mlp(rectify, leaky_rectify), GuidedBackprop(T.nnet.relu))
+        modified(mlp(rectify, leaky_rectify), GuidedBackprop(T.nnet.relu))
     assert str(info.value).splitlines()[-3:] == [
         '1      nonlinearity  leaky_rectify  left alone: not known to be '
         'ReLU; to replace it, select it',
@@ -596,17 +596,17 @@ def test_instance_of_another_rectifier():
 def test_no_nonlinearity_at_all():
     with pytest.raises(ValueError, match='in the network that ends in in. '
                                          'What is there:\nno nonlinearity$'):
-        apply(InputLayer((1, 2), name='in'), GuidedBackprop)
+        modified(InputLayer((1, 2), name='in'), GuidedBackprop)
 
 
 def test_unknown_name():
     net = DropoutLayer(mlp(rectify, rectify), name='drop')
     with pytest.raises(ValueError) as info:
-        apply(net, GuidedBackprop, select=['1', 'dorp'])
+        modified(net, GuidedBackprop, select=['1', 'dorp'])
     assert str(info.value) == ("apply: no layer is named 'dorp', perhaps "
                                "you meant 'drop'")
     with pytest.raises(ValueError) as info:
-        apply(net, GuidedBackprop, select='xyz')
+        modified(net, GuidedBackprop, select='xyz')
     assert str(info.value) == (
         "apply: no layer is named 'xyz', the names are 'input', '0', '1', "
         "'out', 'drop'")
@@ -616,7 +616,7 @@ def test_unknown_name():
 def test_layer_of_another_network():
     with pytest.raises(ValueError, match='apply: the layer DenseLayer .* in '
                                          'select is not part of the network'):
-        apply(mlp(rectify), {None: GuidedBackprop,
+        modified(mlp(rectify), {None: GuidedBackprop,
                              mlp(rectify): ZeroBackprop})
 
 
@@ -624,7 +624,7 @@ def test_a_layer_with_nothing_to_replace():
     net = DropoutLayer(mlp(rectify, leaky_rectify), name='drop')
     for select in '1', layer(net, '1'):
         with pytest.raises(ValueError) as info:
-            apply(net, GuidedBackprop, select=['0', select])
+            modified(net, GuidedBackprop, select=['0', select])
         assert str(info.value).splitlines() == [
             'apply: found nothing to replace by GuidedBackprop in 1. What is '
             'there:',
@@ -633,7 +633,7 @@ def test_a_layer_with_nothing_to_replace():
             'ReLU; to replace it, select it',
             'Perhaps you meant select=leaky_rectify']
     with pytest.raises(ValueError, match='in drop. What is there:\nno nonlin'):
-        apply(net, GuidedBackprop, select='drop')
+        modified(net, GuidedBackprop, select='drop')
     assert not rules(net)
 
 
@@ -693,17 +693,17 @@ def test_report():
 def test_the_function_of_a_layer():
     net = mlp(rectify)
     net.function = T.cosh
-    report = apply(net, ZeroBackprop)
+    report = modified(net, ZeroBackprop)
     assert [(p.attribute, why) for p, why in report.left_alone] == [
         ('function', 'no rectifier'), ('nonlinearity', 'no rectifier')]
-    report = apply(net, ZeroBackprop, select=T.cosh)
+    report = modified(net, ZeroBackprop, select=T.cosh)
     assert [p.attribute for p in report] == ['function']
 
 
 def test_report_of_a_rule_left_standing():
     net = mlp(rectify, rectify)
-    apply(net, GuidedBackprop)
-    report = apply(net, ZeroBackprop, select='1')
+    modified(net, GuidedBackprop)
+    report = modified(net, ZeroBackprop, select='1')
     assert repr(report).splitlines()[1:3] == [
         '0      nonlinearity  GuidedBackprop(rectify)  left alone: not '
         'selected',
@@ -820,7 +820,7 @@ def test_interrupted_between_two_layers(monkeypatch):
 
     monkeypatch.setattr(gradmod.network._Swap, 'do', do_or_interrupt)
     with pytest.raises(KeyboardInterrupt):
-        apply(net, GuidedBackprop)
+        modified(net, GuidedBackprop)
     assert_as_before(before)
 
 
@@ -839,7 +839,7 @@ def test_a_property_that_cannot_be_set():
     net = DenseLayer(ReadOnly(mlp(rectify), 'fixed'), 3)
     before = snapshot(net)
     with pytest.raises(AttributeError, match='cannot replace fixed.nonlinear'):
-        apply(net, GuidedBackprop)
+        modified(net, GuidedBackprop)
     assert_as_before(before)
     with modified(net, GuidedBackprop, lambda p: p.name != 'fixed') as report:
         assert len(report) == 3
@@ -922,14 +922,14 @@ def test_of_nested_contexts_the_inner_one_counts():
 def test_selecting_by_the_rule_that_stands_there():
     net = mlp(rectify, rectify)
     guided = GuidedBackprop(rectify)
-    apply(net, guided, select='0')
-    assert [p.name for p in apply(net, ZeroBackprop, select=guided)] == ['0']
-    apply(net, guided, select='1')
+    modified(net, guided, select='0')
+    assert [p.name for p in modified(net, ZeroBackprop, select=guided)] == ['0']
+    modified(net, guided, select='1')
     around = DeconvNet(guided)  # a rule around a rule: told to
-    report = apply(net, around)
+    report = modified(net, around)
     assert [(p.name, p.rule) for p in report] == [('1', around)]
     assert [p.nonlinearity for p in report] == [rectify]
-    report = apply(net, ZeroBackprop)
+    report = modified(net, ZeroBackprop)
     assert [(p.name, repr(p.rule)) for p in report] == [
         ('0', 'ZeroBackprop(rectify)'), ('1', 'ZeroBackprop(rectify)')]
 
@@ -969,7 +969,7 @@ def test_ending_in_any_order(kind, order):
     net = kind()[0]
     before = snapshot(net)
     classes = [GuidedBackprop, DeconvNet, ZeroBackprop]
-    reports = [apply(net, rule) for rule in classes]
+    reports = [modified(net, rule) for rule in classes]
     still = [0, 1, 2]
     for i in map(int, order):
         reports[i].undo()
@@ -1026,9 +1026,9 @@ def test_somebody_else_sets_a_nonlinearity_before_another_rule():
     for order in (0, 1), (1, 0):
         net = mlp(rectify)
         before = snapshot(net)
-        applied = [apply(net, GuidedBackprop)]
+        applied = [modified(net, GuidedBackprop)]
         layer(net, '0').nonlinearity = tanh
-        applied.append(apply(net, DeconvNet, select=tanh))
+        applied.append(modified(net, DeconvNet, select=tanh))
         with pytest.raises(RuntimeError, match='while GuidedBackprop.rectify. '
                            'was in place, somebody else set .* to tanh'):
             for i in order:
@@ -1042,10 +1042,10 @@ def test_a_shallow_copy_of_a_layer_under_a_rule():
     net = mlp(rectify)
     before = snapshot(net)
     original = layer(net, '0')
-    first = apply(net, GuidedBackprop)
+    first = modified(net, GuidedBackprop)
     copied = copy.copy(original)
     rule = copied.nonlinearity
-    second = apply(copied, DeconvNet, select=lambda place: place.layer is copied)
+    second = modified(copied, DeconvNet, select=lambda place: place.layer is copied)
     first.undo()
     assert_as_before(before)
     second.undo()
@@ -1078,7 +1078,7 @@ def test_all_the_rest_is_put_back_where_one_cannot_be():
 def test_apply():
     net = mlp(rectify, rectify)
     before = snapshot(net)
-    report = apply(net, GuidedBackprop)
+    report = modified(net, GuidedBackprop)
     x, out, saliency = expressions(net)
     with modified(net, GuidedBackprop):
         saliency_2 = theano.clone(expressions(net)[2])
@@ -1090,7 +1090,7 @@ def test_apply():
 
 def test_pickling():
     net = mlp(rectify, rectify)
-    report = apply(net, GuidedBackprop)
+    report = modified(net, GuidedBackprop)
     copy = pickle.loads(pickle.dumps(net, -1))
     assert rules(copy) == rules(net)
     before = snapshot(copy)
@@ -1119,4 +1119,4 @@ def test_needs_no_lasagne():
 def test_an_error_names_the_last_output():
     outputs = get_all_layers(mlp(tanh))
     with pytest.raises(ValueError, match='network that ends in out. What'):
-        apply(outputs, ZeroBackprop)
+        modified(outputs, ZeroBackprop)
