@@ -431,7 +431,7 @@ def _warnings(rows, rule, told):
     """What to say of what is left alone, where nobody `told` so."""
     left = [place for place, reason in rows if reason]
     yield from {_mistake(p.rule or p.nonlinearity) for p in left} - {None}
-    alike = [p for p in left if not p.rule
+    alike = [p for p in left if not (p.rule or _mistake(p.nonlinearity))
              and (p.is_rectifier or _may_rectify(p))]
     if told or not alike or not any(p.is_rectifier for p, r in rows if not r):
         return
@@ -453,11 +453,11 @@ def _nothing(rule, where, rows):
                f'What is there:\n{Report(HEADINGS, rows)}')
     alike = [p.label for p, _ in rows if p.attribute and _may_rectify(p)
              and _from_library(p.nonlinearity)]
-    if isinstance(rule, ModifiedBackprop):
-        if any(p.is_rectifier for p, _ in rows):
+    if any(p.is_rectifier for p, _ in rows):
+        if isinstance(rule, ModifiedBackprop):
             message += (f'\nIt replaces {name_of(rule.nonlinearity)} alone; '
                         'its method `around`, as the rule, replaces others')
-    elif alike and callable(rule):  # no dict, which has its selection
+    elif alike and callable(rule) and not isinstance(rule, ModifiedBackprop):
         message += f'\nPerhaps you meant select={alike[0]}'
     return ValueError(message)
 
@@ -502,7 +502,8 @@ class _Swap:
             later[0].kept, later[0].of_instance = self.kept, self.of_instance
         elif attribute in vars(layer) and not self.of_instance:
             delattr(layer, attribute)
-        elif current != self.kept:  # another method object may be equal
+        elif current is not self.kept and (
+                self.of_instance or current != self.kept):  # equal methods
             setattr(layer, attribute, self.kept)
         vars(layer)['_gradmod_swaps'] = [s for s in swaps if s is not self]
         if len(swaps) == 1:
