@@ -12,9 +12,9 @@ import pytest
 import theano
 import theano.tensor as T
 from lasagne.layers import (
-    ConcatLayer, Conv2DLayer, CustomRecurrentLayer, DenseLayer, DropoutLayer,
-    ElemwiseSumLayer, FeaturePoolLayer, FlattenLayer, GRULayer, InputLayer,
-    Layer, LSTMLayer, NINLayer, NonlinearityLayer, get_all_layers, get_output)
+    ConcatLayer, CustomRecurrentLayer, DenseLayer, DropoutLayer,
+    ElemwiseSumLayer, FeaturePoolLayer, FlattenLayer, InputLayer, Layer,
+    LSTMLayer, NINLayer, NonlinearityLayer, get_all_layers, get_output)
 from lasagne.layers.recurrent import Gate
 from lasagne.nonlinearities import (
     LeakyRectify, leaky_rectify, rectify, sigmoid, softmax, tanh)
@@ -24,8 +24,6 @@ from gradmod import (DeconvNet, GuidedBackprop, GuidedGradient,
                      ModifiedBackprop, ZeroBackprop)
 from gradmod.network import Place, modified
 from gradmod.report import Report
-
-from . import reference
 
 # Most tests call no rule, and mix rectifiers. Those of warnings override this.
 pytestmark = pytest.mark.filterwarnings('ignore:no rule was called',
@@ -104,11 +102,6 @@ def throw(error):
 
 # Where Lasagne keeps nonlinearities
 
-def dense():
-    net = mlp(rectify, T.nnet.relu, rectify)
-    return net, (4, 6), [(layer(net, n), 'nonlinearity') for n in '012']
-
-
 def shared():
     """A residual block whose one layer is used twice."""
     x = InputLayer((None, 6), input_var=T.matrix('x'))
@@ -119,19 +112,11 @@ def shared():
     return net, (4, 6), [(first, 'nonlinearity'), (second, 'nonlinearity')]
 
 
-def batch_norm(net):
-    """Lasagne's own where it has one; elsewhere what it does to the layer."""
-    if hasattr(lasagne.layers, 'batch_norm'):
-        return lasagne.layers.batch_norm(net)
-    nonlinearity, net.nonlinearity = net.nonlinearity, tanh
-    return NonlinearityLayer(net, nonlinearity)
-
-
 def convolutional():
     x = InputLayer((None, 2, 3, 3), input_var=T.tensor4('x'))
-    norm = batch_norm(NINLayer(x, 4, nonlinearity=T.nnet.relu))
+    norm = NonlinearityLayer(NINLayer(x, 4, nonlinearity=tanh), T.nnet.relu)
     pool = FeaturePoolLayer(norm, 2, pool_function=T.max)
-    conv = Conv2DLayer(pool, 3, 1)
+    conv = NINLayer(pool, 3)
     return FlattenLayer(conv), (2, 2, 3, 3), [(norm, 'nonlinearity'),
                                               (conv, 'nonlinearity')]
 
@@ -154,15 +139,6 @@ def lstm():
                     nonlinearity=rectify, unroll_scan=True)
     return net, (2, 3, 4), [(net, 'nonlinearity'), (net, 'nonlinearity_cell'),
                             (net, 'nonlinearity_ingate')]
-
-
-def gru():
-    x = InputLayer((2, 3, 4), input_var=T.tensor3('x'))
-    net = GRULayer(x, 5, resetgate=Gate(W_cell=None, nonlinearity=rectify),
-                   hidden_update=Gate(W_cell=None, nonlinearity=T.nnet.relu),
-                   unroll_scan=True)
-    return net, (2, 3, 4), [(net, 'nonlinearity_hid'),
-                            (net, 'nonlinearity_resetgate')]
 
 
 class Own(Layer):
@@ -197,7 +173,7 @@ def own():
 
 
 @pytest.mark.parametrize('kind', [
-    dense, shared, convolutional, custom_recurrent, lstm, gru, own])
+    shared, convolutional, custom_recurrent, lstm, own])
 def test_equal_to_swapping_by_hand(kind):
     network, shape, places = kind()
     plain = expressions(network)
@@ -219,33 +195,15 @@ def test_equal_to_swapping_by_hand(kind):
     assert not np.allclose(saliency, gradient)
 
 
-def test_equal_to_the_definition():
-    net = mlp(rectify, rectify)
-    with modified(net, GuidedBackprop):
-        x, out, saliency = expressions(net)
-    out, saliency = value(x, (4, 6), out, saliency)
-    parameters = lasagne.layers.get_all_param_values(net)
-    weights = list(zip(parameters[::2], parameters[1::2]))
-    X = np.random.RandomState(2).randn(4, 6).astype(x.dtype)
-    g = np.random.RandomState(1).randn(999)[:out.size].reshape(out.shape)
-    np.testing.assert_allclose(out, reference.mlp_forward(X, weights)[1],
-                               rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        saliency, reference.mlp_backward(X, weights, g, reference.guided),
-        rtol=1e-4, atol=1e-5)
-
-
 # The network
 
 @pytest.mark.parametrize('container', [
-    lambda *layers: list(layers), lambda *layers: tuple(layers),
-    lambda *layers: dict(zip('ab', layers))])
+    list, tuple, lambda layers: dict(zip('ab', layers))])
 def test_several_outputs(container):
     common = DenseLayer((None, 6), 5)
-    heads = DenseLayer(common, 4), DenseLayer(common, 3)
-    report = modified(container(*heads), ZeroBackprop)
-    assert [p.layer for p in report] == [common] + list(heads)
-    assert len({p.rule for p in report}) == 1
+    heads = [DenseLayer(common, 4), DenseLayer(common, 3)]
+    report = modified(container(heads), ZeroBackprop)
+    assert [p.layer for p in report] == [common] + heads
 
 
 def test_names():
@@ -301,18 +259,6 @@ def test_one_instance_for_each_nonlinearity():
     assert report[0].rule is report[2].rule
     assert report[1].rule is report[3].rule
     assert [p.layer.nonlinearity for p in report] == [p.rule for p in report]
-
-
-@pytest.mark.parametrize('rule', [
-    functools.partial(Scaled, factor=3),
-    lambda f: gradmod.override_gradient(f, lambda inputs, gs: 3 * gs[0])])
-def test_functions_as_rules(rule):
-    net = mlp(rectify)
-    with modified(net, rule):
-        x, out, saliency = expressions(net)
-    with modified(net, Scaled(rectify, 3)):
-        saliency_2 = theano.clone(expressions(net)[2])
-    assert np.array_equal(*value(x, (4, 6), saliency, saliency_2))
 
 
 @pytest.mark.parametrize('instance', [
@@ -475,14 +421,11 @@ def test_what_a_predicate_gets():
     seen = []
     report = modified(net, ZeroBackprop, select=lambda place: (
         seen.append(place) or place.attribute.endswith('outgate')))
-    assert [p.attribute for p in seen] == [
-        'nonlinearity', 'nonlinearity_cell', 'nonlinearity_forgetgate',
-        'nonlinearity_ingate', 'nonlinearity_outgate']
+    assert [p.attribute[12:] for p in seen] == [
+        '', '_cell', '_forgetgate', '_ingate', '_outgate']
     assert seen[-1] == Place(net, 'lstm', 'nonlinearity_outgate', sigmoid,
                              None)
     assert list(report) == [seen[-1]._replace(rule=report[0].rule)]
-    with pytest.raises(KeyboardInterrupt):
-        modified(net, ZeroBackprop, lambda place: throw(KeyboardInterrupt()))
 
 
 def test_select_a_method():
@@ -490,13 +433,12 @@ def test_select_a_method():
         def nonlinearity(self, x):
             return T.maximum(x, 0)
 
-    net = Method(mlp(rectify), name='method')
-    for select in net.nonlinearity, lambda place: place.name == 'method':
-        with unchanged(net), modified(net, ZeroBackprop, select) as report:
-            assert isinstance(net.nonlinearity, ZeroBackprop)
-            assert len(report) == 1
-    with modified(net, ZeroBackprop(net.nonlinearity)) as report:
-        assert [p.name for p in report] == ['method']
+    net = Method((None, 3))
+    for rule, select in [(ZeroBackprop, net.nonlinearity),
+                         (ZeroBackprop, lambda place: place.layer is net),
+                         (ZeroBackprop(net.nonlinearity), None)]:
+        with unchanged(net), modified(net, rule, select):
+            assert initials(net) == 'Z'
 
 
 # Nothing to replace
@@ -525,33 +467,30 @@ def test_nothing_to_replace():
     (GuidedBackprop, NINLayer, ''),
     (GuidedBackprop, softmax, ''),  # not called as a predicate
     (GuidedBackprop, GuidedBackprop(rectify), ''),
-    (GuidedBackprop(tanh), None, 'It replaces tanh alone; its method `around`'),
+    (GuidedBackprop(tanh), None, 'It replaces tanh alone; its method `around'),
     (GuidedBackprop(tanh), rectify, 'It replaces tanh alone'),
     ({}, None, ''),
     ({LeakyRectify: GuidedBackprop, tanh: ZeroBackprop}, None, '')])
 def test_nothing_selected(rule, select, hint):
-    net = NonlinearityLayer(mlp(rectify, T.nnet.elu), rectify)
-    layer(net, 'out').nonlinearity = sigmoid
+    net = NonlinearityLayer(mlp(rectify, T.nnet.elu, sigmoid), rectify)
     with unchanged(net), pytest.raises(ValueError, match='nothing') as info:
         modified(net, rule, select)
     last = str(info.value).splitlines()[-1]
-    assert last.startswith(hint or '#4 NonlinearityLayer')
-    if not hint:  # nor one that cannot be followed
-        layer(net, '0').nonlinearity = net.nonlinearity = sigmoid
-        with pytest.raises(ValueError, match='nothing') as info:
-            modified(net, rule, select)
-        assert ('select=elu' in str(info.value)) is callable(rule)
+    assert last.startswith(hint or '#5 NonlinearityLayer')
+    # no hint that cannot be followed
+    layer(net, '0').nonlinearity = net.nonlinearity = sigmoid
+    with pytest.raises(ValueError, match='nothing') as info:
+        modified(net, rule, select)
+    assert ('select=elu' in str(info.value)) is (isinstance(rule, type))
+    assert 'around' not in str(info.value)
 
 
 def test_nothing_names_the_output():
     net = mlp(leaky_rectify)
     net.inside = DenseLayer((None, 2), 3, nonlinearity=tanh)
     for network in net, get_all_layers(net):
-        for rule in GuidedBackprop, GuidedBackprop(rectify):
-            with pytest.raises(ValueError, match='ends in out. Wh') as info:
-                modified(network, rule)
-            assert ('meant' in str(info.value)) is isinstance(rule, type)
-            assert 'around' not in str(info.value)
+        with pytest.raises(ValueError, match='the network that ends in out. '):
+            modified(network, GuidedBackprop)
 
 
 def test_unknown_layers():
@@ -643,24 +582,18 @@ def test_report():
             assert report.left_alone[0] == (place, why)
 
 
-def test_the_function_of_a_layer():
-    net = mlp(rectify)
-    net.function = T.cosh
-    with modified(net, ZeroBackprop) as report:
-        assert [(p.attribute, why) for p, why in report.left_alone] == [
-            ('function', 'no rectifier'), ('nonlinearity', 'no rectifier')]
-    report = modified(net, ZeroBackprop, select=T.cosh)
-    assert [p.attribute for p in report] == ['function']
-
-
-def test_report_of_a_rule_left_standing():
+def test_left_alone():
     net = mlp(rectify, rectify)
-    modified(net, GuidedBackprop)
-    report = modified(net, ZeroBackprop, select='1')
-    assert repr(report).splitlines()[1:3] == [
+    net.function = T.cosh
+    report = modified(net, ZeroBackprop)
+    assert [(p.attribute, why) for p, why in report.left_alone] == [
+        ('function', 'no rectifier'), ('nonlinearity', 'no rectifier')]
+    report = modified(net, DeconvNet, select=['1', T.cosh])
+    assert repr(report).splitlines()[1:4] == [
         '0      nonlinearity  rectify       left alone: not selected; '
-        'GuidedBackprop(rectify) stays',
-        '1      nonlinearity  rectify       ZeroBackprop(rectify)']
+        'ZeroBackprop(rectify) stays',
+        '1      nonlinearity  rectify       DeconvNet(rectify)',
+        'out    function      cosh          DeconvNet(cosh)']
 
 
 # Warnings
@@ -751,22 +684,14 @@ class OldRecipe:
         return out_grads
 
 
-class WithLOp(GuidedBackprop):
-    def L_op(self, inputs, outputs, out_grads):
-        return out_grads
-
-
-class WithROp(GuidedBackprop):
-    def R_op(self, inputs, eval_points):
-        return eval_points
-
-
 @pytest.mark.parametrize('rule, message', [
-    (OldRecipe, "OldRecipe.grad is never called: Theano 1.0 ignores the recipe's"
-                '. Derive it from another ModifiedBackprop: from gradmod import '
-                'ModifiedBackprop'),
-    (WithLOp, 'WithLOp.L_op is never called: rename it to grad'),
-    (WithROp, 'WithROp.R_op is never called: theano.Rop')])
+    (OldRecipe, "OldRecipe.grad is never called: Theano 1.0 ignores the "
+                "recipe's. Derive it from another ModifiedBackprop: from "
+                'gradmod import ModifiedBackprop'),
+    (type('WithLOp', (GuidedBackprop,), {'L_op': None}),
+     'WithLOp.L_op is never called: rename it to grad'),
+    (type('WithROp', (GuidedBackprop,), {'R_op': None}),
+     'WithROp.R_op is never called: theano.Rop')])
 def test_a_gradient_that_is_never_called(rule, message):
     net = mlp(rectify, rectify)
     for given in rule, rule(rectify), {'1': rule}, lambda f: rule(f):
@@ -825,22 +750,16 @@ def test_restores_on_exceptions(error):
     assert info.value is raised
 
 
-def test_restores_on_return_and_in_a_generator():
+def test_restores_in_a_generator():
     net = mlp(rectify)
-
-    def returns():
-        with modified(net, GuidedBackprop):
-            return rules(net)
 
     def generates():
         with modified(net, GuidedBackprop):
-            yield rules(net)
+            yield initials(net)
 
     with unchanged(net):
-        assert returns() == [('0', 'GuidedBackprop(rectify)')]
-    with unchanged(net):
         generator = generates()
-        assert next(generator) == [('0', 'GuidedBackprop(rectify)')]
+        assert next(generator) == 'G'
         generator.close()
 
 
@@ -893,18 +812,6 @@ def test_all_the_rest_is_put_back_where_one_cannot_be():
     assert rules(net) == [('stubborn', 'GuidedBackprop(rectify)')]
 
 
-def test_a_property_that_cannot_be_set():
-    class ReadOnly(Layer):
-        nonlinearity = property(lambda self: rectify)
-
-    net = DenseLayer(ReadOnly(mlp(rectify), name='fixed'), 3)
-    with unchanged(net), pytest.raises(AttributeError, match='replace fixed.n'):
-        modified(net, GuidedBackprop)
-    with unchanged(net), modified(net, GuidedBackprop,
-                                  lambda p: p.name != 'fixed') as report:
-        assert len(report) == 3
-
-
 @pytest.mark.parametrize('settable', [False, True])
 def test_a_property_over_an_attribute(settable):
     class Wrapped(Layer):
@@ -954,12 +861,10 @@ def test_selecting_by_the_rule_that_stands_there():
     assert [p.name for p in modified(net, ZeroBackprop, guided)] == ['0']
     modified(net, guided, select='1')
     around = DeconvNet(guided)  # a rule around a rule: told to
-    report = modified(net, around)
-    assert [(p.name, p.rule) for p in report] == [('1', around)]
-    assert [p.nonlinearity for p in report] == [rectify]
-    report = modified(net, ZeroBackprop)
-    assert [(p.name, repr(p.rule)) for p in report] == [
-        ('0', 'ZeroBackprop(rectify)'), ('1', 'ZeroBackprop(rectify)')]
+    assert list(modified(net, around)) == [
+        Place(layer(net, '1'), '1', 'nonlinearity', rectify, around)]
+    modified(net, ZeroBackprop)
+    assert repr(net.input_layer.nonlinearity) == 'ZeroBackprop(rectify)'
 
 
 @pytest.mark.parametrize('order', ['012', '021', '102', '120', '201', '210'])
@@ -979,13 +884,11 @@ def test_ending_in_any_order(order):
 
 def test_two_that_overlap_in_part():
     net = mlp(rectify, rectify, rectify)
-    with unchanged(net):
-        first = modified(layer(net, '1'), GuidedBackprop)
-        second = modified(net, DeconvNet, select=['1', '2'])
-        with first:
+    with unchanged(net), modified(layer(net, '1'), GuidedBackprop) as first:
+        with modified(net, DeconvNet, select=['1', '2']):
             assert initials(net) == 'GDD'
-        assert initials(net) == 'DD'
-        second.undo()
+            first.undo()
+            assert initials(net) == 'DD'
 
 
 def test_somebody_else_sets_a_nonlinearity():
@@ -1068,13 +971,6 @@ def test_pickling():
     assert vars(copied) == before and initials(copied) == 'GG'
     report.undo()
     assert not rules(net) and len(rules(copied)) == 2
-
-
-def test_many_layers():
-    net = InputLayer((None, 3))
-    for _ in range(500):
-        net = NonlinearityLayer(net, rectify)
-    assert len(modified(net, GuidedBackprop)) == 500
 
 
 def test_needs_no_lasagne():
