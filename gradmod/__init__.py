@@ -3,7 +3,7 @@ from . import compat  # first: makes Theano importable where it would not be
 from .base import ModifiedBackprop, override_gradient
 from .check import check_gradient
 from .expression import RECTIFIERS, override_in
-from .network import apply, modified
+from .network import modified
 from .rules import (BackpropThrough, ClipGradient, ClipGradientNorm,
                     DeconvNet, DeconvNonlinearity, DeepLiftRescale,
                     EpsilonLRP, GradientProbe, GradientReversal,
@@ -14,7 +14,7 @@ from .saliency import compile_saliency_function, saliency_map
 __version__ = '0.1.0'
 __all__ = [
     'ModifiedBackprop', 'override_gradient', 'check_gradient',
-    'modified', 'apply', 'override_in', 'RECTIFIERS',
+    'modified', 'override_in', 'RECTIFIERS',
     'saliency_map', 'compile_saliency_function',
     'GuidedBackprop', 'DeconvNet', 'ZeroBackprop', 'GuidedGradient',
     'DeconvNonlinearity', 'BackpropThrough', 'RectGrad',

@@ -1,21 +1,24 @@
 """Rules in the place of the nonlinearities of a Lasagne network."""
-import difflib
 import re
+import warnings
 from collections import namedtuple
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 
+import numpy as np
 import theano
 import theano.tensor as T
 
 from .base import ModifiedBackprop
-from .errors import describe, name_of
+from .errors import describe, name_of, perhaps
+from .report import Report
 
 # Lasagne is imported inside of functions: gradmod does not need it otherwise.
 
 RECTIFYING = re.compile('rectif|elu|softplus', re.IGNORECASE)  # by the name
-NOT_SELECTED = 'not selected'
-NOT_KNOWN = 'not known to be ReLU; to replace it, select it'
+NOT_KNOWN = 'not known to be ReLU; select it, or see override_in'
+BY_ITSELF = 'may rectify by itself; see override_in'
+HEADINGS = 'layer', 'attribute', 'nonlinearity'
 
 
 class Place(namedtuple('Place', 'layer name attribute nonlinearity rule')):
@@ -30,10 +33,11 @@ class Place(namedtuple('Place', 'layer name attribute nonlinearity rule')):
         there is none, its number and type, such as ``'#3 DenseLayer'``.
         Numbers count through ``lasagne.layers.get_all_layers``, then through
         the layers inside of layers.
-    attribute : str
-        The name of the layer's attribute.
+    attribute : str or None
+        The name of the layer's attribute; None where the layer computes
+        something of its own and keeps no nonlinearity.
     nonlinearity : callable
-        The nonlinearity there; where a rule stands, what the rule is around.
+        What is there; where a rule stands, what the rule is around.
     rule : callable or None
         The rule there, if any.
     """
@@ -47,73 +51,38 @@ class Place(namedtuple('Place', 'layer name attribute nonlinearity rule')):
         return any(self.nonlinearity is f for f in (rectify, T.nnet.relu))
 
     @property
-    def held(self):
-        """The nonlinearity, and the rule."""
-        return self.nonlinearity, self.rule
+    def label(self):
+        """What the nonlinearity is called; without one, the layer's type."""
+        from lasagne import nonlinearities
+        f = self.nonlinearity
+        if f is None:
+            return type(self.layer).__name__
+        return next((name for name, value in vars(nonlinearities).items()
+                     if value is f), name_of(f))
+
+    @property
+    def cells(self):
+        """The strings of its row in a report."""
+        return (self.name, self.attribute or '-',
+                self.label if self.attribute else '-', name_of(self.rule))
 
 
-class Report(Sequence):
-    """What was replaced, as a sequence of `Place`, and what was left alone.
-
-    It prints as a table of both.
-
-    Attributes
-    ----------
-    left_alone : list of (Place, str)
-        What was not replaced, each with the reason. A layer that computes a
-        rectifier without keeping a nonlinearity has the `attribute` None.
-    """
-
-    def __init__(self, caller, rows):
-        self._caller, self._rows, self._undo = caller, rows, ExitStack()
-        self._replaced = [place for place, reason in rows if reason is None]
-        self.left_alone = [row for row in rows if row[1] is not None]
-
-    def __len__(self):
-        return len(self._replaced)
-
-    def __getitem__(self, index):
-        return self._replaced[index]
-
-    def __repr__(self):
-        return _table(self._rows)
-
-    def _do(self):
-        try:
-            for place in self:
-                swap = _Swap(self._caller, place)
-                self._undo.callback(swap.undo)
-                swap.do()
-        except BaseException:
-            self.undo()
-            raise
-
-    def undo(self):
-        """Put back what was there. Once done, it does nothing.
-
-        Raises
-        ------
-        RuntimeError
-            If somebody else has meanwhile put something else in one of the
-            places. What was there at first is put back before that is said.
-        """
-        self._undo.close()
-
-
-class modified(object):
+class modified(Report):
     """Put a rule in the place of a network's rectifiers, for a while.
 
-    ``with modified(network, rule) as report:`` replaces them, and puts exactly
-    what was there back at the end, however that comes about. The rule has to
-    be in place only while the output is computed: ``theano.grad`` can follow
-    later.
+    ``with modified(network, rule) as report:`` replaces them, and puts back
+    exactly what was there at the end, however that comes about. Compute the
+    output inside; ``theano.grad`` can follow later.
+
+    ``report = modified(network, rule)`` replaces them as well, until
+    ``report.undo()``.
 
     Parameters
     ----------
     network : lasagne.layers.Layer, or list, tuple or dict of Layer
         The output layer or layers. All layers below count, and all that are
         kept inside of those, such as the networks in a CustomRecurrentLayer.
-    rule : callable or dict
+    rule : callable, dict or composite
         - A subclass of `ModifiedBackprop`, or any other function of a
           nonlinearity that returns one. Called once for each different
           nonlinearity; all layers that have it share the result.
@@ -122,6 +91,9 @@ class modified(object):
         - A dict of such rules with `select` for keys. Where several keys
           match, the first one counts; where none does, nothing is replaced.
           The key None stands for the default.
+        - An object with a method ``plan(names)``. It gets a dict of the names
+          by layer, and returns pairs: a `Place` with the attribute, what is
+          there and what to put there; None, or the reason to leave it alone.
     select : optional
         What to replace. By default, all rectifiers: ``rectify`` of Lasagne and
         ``T.nnet.relu`` of Theano (where `rule` is an instance, all that it is
@@ -131,39 +103,48 @@ class modified(object):
         - a nonlinearity, or a type of nonlinearity: that one, in any layer;
         - a function that gets a `Place` and says whether to replace it.
 
-    Returns
-    -------
-    Report
-        At the ``with``. A sequence of the places replaced, each a `Place`; it
-        prints as a table that also has what was left alone, and why.
+    Attributes
+    ----------
+    left_alone : list of (Place, str)
+        What was not replaced, each with the reason. What was replaced are the
+        members of the object itself, a sequence of `Place`; it prints as a
+        table of both.
 
     Raises
     ------
     TypeError
-        If an argument is not of the kind described.
+        If `network` is no network; if there is a `select` beside a dict or a
+        composite; if a rule's gradient would never be called, as that of a
+        copy of the recipe of Theano 0.8 or of one that defines ``L_op``.
     ValueError
         If there is nothing to replace, or if `select` names a layer that is
         not there, or in which there is nothing to replace (or nothing that an
         earlier key of the dict does not match, too).
     AttributeError
-        If a layer does not let its nonlinearity be replaced. All that was
-        done so far is then undone.
+        If a layer does not keep what it is given. All that was done so far is
+        then undone, as after any other exception.
     RuntimeError
-        At the end, if the nonlinearity of a layer was set to something else
-        meanwhile. What was there at first is put back before that is said.
+        At the end, if something else was put in one of the places meanwhile.
+        What was there at first is put back before that is said.
+
+    Warns
+    -----
+    UserWarning
+        If the default selection replaces some rectifiers and leaves others
+        alone that may be some, too. If a layer has a nonlinearity with a
+        gradient that is never called. At the end, if no rule was called.
 
     See Also
     --------
-    apply : the same without an end.
     override_in : for rectifiers that no layer keeps; on any Theano expression.
 
     Notes
     -----
     The nonlinearities of a layer are its attributes whose names begin with
     ``nonlinearity`` (an LSTM has several), the ``function`` of an
-    ``ExpressionLayer``, and any other attribute that is a rectifier. A layer
-    that computes a rectifier without keeping a nonlinearity, such as
-    ``ParametricRectifierLayer``, is left alone; see `override_in` for those.
+    ``ExpressionLayer``, and any other attribute that is a rectifier. What a
+    layer computes without keeping a nonlinearity cannot be seen: the report
+    names the layers of a type that may do so.
 
     Leaky and exponential rectifiers are left alone unless selected, for a rule
     made for ReLU says something else there (`GuidedBackprop` drops their slope
@@ -171,9 +152,9 @@ class modified(object):
     functions.
 
     Where a rule stands already, the new one takes its place, around the same
-    nonlinearity: of two contexts, one inside the other, the inner one counts.
-    They can end in any order, and a context can be entered again. A network
-    must not be modified in two threads at a time.
+    nonlinearity: of two, one inside the other, the inner one counts. They can
+    end in any order; ``with`` puts one that has ended in place again. A
+    network must not be modified in two threads at a time.
 
     A network that takes gradients in its forward pass, as ``InverseLayer``
     does, has another forward pass under a rule.
@@ -183,126 +164,110 @@ class modified(object):
     >>> import gradmod
     >>> import lasagne
     >>> from lasagne.layers import DenseLayer, InputLayer
+    >>> from lasagne.nonlinearities import leaky_rectify
     >>> import theano, theano.tensor as T
-    >>> net = InputLayer((None, 10), T.matrix('x'))
-    >>> x = net.input_var
+    >>> x = T.matrix('x')
+    >>> net = InputLayer((None, 10), x)
     >>> net = DenseLayer(net, 20, name='first')
-    >>> leaky = lasagne.nonlinearities.leaky_rectify
-    >>> net = DenseLayer(net, 20, nonlinearity=leaky)
     >>> net = DenseLayer(net, 20)
     >>> net = DenseLayer(net, 5, nonlinearity=None)
     >>> with gradmod.modified(net, gradmod.GuidedBackprop) as report:
     ...     logits = lasagne.layers.get_output(net, deterministic=True)
     >>> saliency = theano.grad(logits.max(axis=1).sum(), x)
     >>> report
-    layer          attribute     nonlinearity   rule
-    first          nonlinearity  rectify        GuidedBackprop(rectify)
-    #2 DenseLayer  nonlinearity  leaky_rectify  left alone: not known to be ReLU; to replace it, select it
-    #3 DenseLayer  nonlinearity  rectify        GuidedBackprop(rectify)
-    #4 DenseLayer  nonlinearity  linear         left alone: no rectifier
+    layer          attribute     nonlinearity  rule
+    first          nonlinearity  rectify       GuidedBackprop(rectify)
+    #2 DenseLayer  nonlinearity  rectify       GuidedBackprop(rectify)
+    #3 DenseLayer  nonlinearity  linear        left alone: no rectifier
 
-    The leaky one as well, and another rule in the first layer:
+    Leaky rectifiers as well, another rule in the first layer, and no ``with``:
 
-    >>> rules = {'first': gradmod.DeconvNet,
-    ...          (None, leaky): gradmod.GuidedBackprop}
-    >>> with gradmod.modified(net, rules) as report:
-    ...     logits = lasagne.layers.get_output(net, deterministic=True)
+    >>> net = DenseLayer(net, 5, nonlinearity=leaky_rectify)
+    >>> report = gradmod.modified(net, {
+    ...     'first': gradmod.DeconvNet,
+    ...     None: gradmod.GuidedBackprop,
+    ...     leaky_rectify: gradmod.GuidedGradient})
     >>> for place in report:
     ...     print(place.name, place.rule)
     first DeconvNet(rectify)
-    #2 DenseLayer GuidedBackprop(LeakyRectify)
-    #3 DenseLayer GuidedBackprop(rectify)
+    #2 DenseLayer GuidedBackprop(rectify)
+    #4 DenseLayer GuidedGradient(LeakyRectify)
+    >>> out = lasagne.layers.get_output(net, deterministic=True)
+    >>> report.undo()
+    >>> net.nonlinearity is leaky_rectify
+    True
 
     All rectifiers but one:
 
     >>> with gradmod.modified(net, gradmod.GuidedBackprop,
     ...                       select=lambda place: place.is_rectifier
     ...                       and place.name != 'first') as report:
-    ...     print(len(report))
+    ...     out = lasagne.layers.get_output(net, deterministic=True)
+    >>> len(report)
     1
     """
 
     def __init__(self, network, rule, select=None):
-        self._arguments = network, rule, select
-        self._reports = []
+        names = named_layers(network)
+        told = hasattr(rule, 'plan') or isinstance(rule, Mapping)
+        if told and select is not None:
+            raise TypeError('expected no select beside a dict of rules or a '
+                            'composite, which select by themselves')
+        rows = (list(rule.plan(names)) if hasattr(rule, 'plan') else
+                _rows(list(_places(names)), names, rule, select))
+        super().__init__(HEADINGS, rows)
+        if not len(self):
+            raise _nothing(rule, 'the network that ends in '
+                           + names[flatten(network)[-1]], rows)
+        # Before anything is changed: a warning may be an error.
+        for warning in _warnings(rows, rule, told or select is not None):
+            warnings.warn(warning, stacklevel=2)
+        self._apply()
+
+    def _apply(self):
+        self._calls_before = self._calls()
+        with ExitStack() as undo:
+            for place in self:
+                swap = _Swap(place)
+                undo.callback(swap.undo)
+                swap.do()
+            self._undo = undo.pop_all()
+
+    def _calls(self):
+        # What does not count its calls counts as NaN, which equals nothing.
+        return sum(getattr(place.rule, 'calls', np.nan) for place in self)
+
+    def _end(self, failed):
+        undo, self._undo = self._undo, None
+        if undo is None:
+            return
+        try:
+            undo.close()
+        except RuntimeError:
+            if not failed:  # else there is an error already
+                raise
+        if not failed and self._calls() == self._calls_before:
+            warnings.warn('no rule was called while in place: call get_output '
+                          'inside of `with`, or before undo()', stacklevel=3)
+
+    def undo(self):
+        """Put back what was there. Once done, it does nothing.
+
+        Raises
+        ------
+        RuntimeError
+            If something else was put in one of the places meanwhile. What was
+            there at first is put back before that is said.
+        """
+        self._end(failed=False)
 
     def __enter__(self):
-        report = _plan('modified', *self._arguments)
-        report._do()
-        self._reports.append(report)
-        return report
+        if self._undo is None:
+            self._apply()
+        return self
 
     def __exit__(self, kind, error, traceback):
-        try:
-            self._reports.pop().undo()
-        except RuntimeError:
-            if kind is None:  # else there is an error already
-                raise
-
-
-def apply(network, rule, select=None):
-    """Put a rule in the place of a network's rectifiers, to stay.
-
-    Parameters
-    ----------
-    network, rule, select
-        As for `modified`.
-
-    Returns
-    -------
-    Report
-        As for `modified`. Its method `undo` puts back what was there.
-
-    Raises
-    ------
-    TypeError, ValueError, AttributeError
-        As for `modified`.
-
-    Examples
-    --------
-    >>> import gradmod
-    >>> from lasagne.layers import DenseLayer
-    >>> net = DenseLayer((None, 10), 5)
-    >>> report = gradmod.apply(net, gradmod.ZeroBackprop)
-    >>> net.nonlinearity
-    ZeroBackprop(rectify)
-    >>> report.undo()
-    >>> net.nonlinearity.__name__
-    'rectify'
-    """
-    report = _plan('apply', network, rule, select)
-    report._do()
-    return report
-
-
-def _plan(caller, network, rule, select):
-    """The report of what is to be done."""
-    names = named_layers(network)
-    places = list(_places(names))
-    choices = _choices(caller, rule, select, names, places)
-    rows, made = [], {}
-    for place in places:
-        chosen = next((r for wanted, r in choices
-                       if place.attribute and wanted(place)), None)
-        if chosen is None:
-            rows.append((place, _reason(place)))
-            continue
-        if not isinstance(chosen, ModifiedBackprop):
-            key = id(chosen), id(place.nonlinearity)
-            if key not in made:
-                made[key] = chosen(place.nonlinearity)
-            if not callable(made[key]):
-                raise TypeError(
-                    '%s: expected the rule %s to return a nonlinearity for '
-                    '%s, got %s' % (caller, name_of(chosen),
-                                    _label(place.nonlinearity),
-                                    describe(made[key])))
-            chosen = made[key]
-        rows.append((place._replace(rule=chosen), None))
-    if all(reason for _, reason in rows):
-        raise _nothing(caller, rule, 'the network that ends in %s' %
-                       names[flatten(network)[-1]], rows)
-    return Report(caller, rows)
+        self._end(failed=kind is not None)
 
 
 def flatten(value):
@@ -330,7 +295,7 @@ def named_layers(network):
         layers.extend(more)
         seen.update(more)
     keys = network.items() if isinstance(network, Mapping) else ()
-    keys = dict((layer, key) for key, value in keys for layer in flatten(value))
+    keys = {layer: key for key, value in keys for layer in flatten(value)}
     return {layer: str(layer.name or keys.get(layer)
                        or f'#{i} {type(layer).__name__}')
             for i, layer in enumerate(layers)}
@@ -338,193 +303,166 @@ def named_layers(network):
 
 def _places(names):
     for layer, name in names.items():
-        here = list(_places_in(layer, name))
-        if not here and RECTIFYING.search(type(layer).__name__):
+        here = []
+        for attribute in dir(layer):
+            by_name = (attribute.startswith('nonlinearity')
+                       or attribute == 'function')
+            value = f = (getattr(layer, attribute, None) if by_name
+                         else vars(layer).get(attribute))
+            while isinstance(f, ModifiedBackprop):
+                f = f.nonlinearity
+            rule = None if f is value else value
+            place = Place(layer, name, attribute, f, rule)
+            if callable(value) and by_name or place.is_rectifier:
+                here.append(place)
+        if not here and (RECTIFYING.search(type(layer).__name__)
+                         or not _from_library(type(layer).get_output_for)):
             here = [Place(layer, name, None, None, None)]
         yield from here
 
 
-def _places_in(layer, name):
-    for attribute in dir(layer):
-        by_name = (attribute.startswith('nonlinearity')
-                   or attribute == 'function')
-        value = (getattr(layer, attribute, None) if by_name
-                 else vars(layer).get(attribute))
-        nonlinearity = value
-        while isinstance(nonlinearity, ModifiedBackprop):
-            nonlinearity = nonlinearity.nonlinearity
-        rule = None if nonlinearity is value else value
-        place = Place(layer, name, attribute, nonlinearity, rule)
-        if callable(value) and by_name or place.is_rectifier:
-            yield place
-
-
-def _choices(caller, rule, select, names, places):
-    """Pairs: whether a place is one for a rule, as a function; the rule."""
+def _rows(places, names, rule, select):
+    """Each place, with its rule and None, or with why it is left alone."""
     from lasagne.layers import Layer
-    pairs = [(select, rule)]
-    if isinstance(rule, Mapping):
-        if select is not None:
-            raise TypeError('%s: expected no select beside a dict of rules, '
-                            'whose keys select, got %s' %
-                            (caller, describe(select)))
-        pairs = rule.items()
-    choices = []
+    given = {}  # by the number of the place
+    pairs = rule.items() if isinstance(rule, Mapping) else [(select, rule)]
     for key, r in pairs:
-        if not callable(r) or _from_library(r):
-            raise TypeError(
-                '%s: expected rule to be a subclass of ModifiedBackprop, a '
-                'function that takes a nonlinearity and returns one, a rule, '
-                'or a dict of those, got %s' % (caller, describe(r)))
+        _check(r)
         for selector in flatten(key):
-            wanted = _predicate(caller, selector, r, places)
+            wanted = _predicate(selector, r, places)
+            found = [i for i, place in enumerate(places)
+                     if place.attribute and wanted(place)]
             if isinstance(selector, (str, Layer)):
-                matching = list(filter(wanted, places))
-                if not matching:
-                    raise _nothing_there(caller, selector, r, names, places)
-                if all(any(earlier(place) and other is not r
-                           for earlier, other in choices)
-                       for place in matching):
-                    raise ValueError(
-                        '%s: %s is never used in %s, since an earlier key of '
-                        'the dict matches, too. Put what is special first' %
-                        (caller, name_of(r), matching[0].name))
-            choices.append((wanted, r))
-    return choices
+                name = names.get(selector, selector)
+                if name not in names.values():
+                    raise ValueError(f'no layer {name!r} in the network: '
+                                     + perhaps(name, list(names.values())))
+                if not found:
+                    raise _nothing(rule, name, [
+                        (p, _reason(p)) for p in places if p.name == name])
+                if all(given.get(i, r) is not r for i in found):
+                    raise ValueError(f'{name_of(r)} is never used in {name}: '
+                                     'an earlier key of the dict matches, too')
+            given.update((i, r) for i in found if i not in given)
+    rows, made = [], {}
+    for i, place in enumerate(places):
+        r = given.get(i)
+        if r is None:
+            rows.append((place, _reason(place)))
+            continue
+        if not isinstance(r, ModifiedBackprop):
+            key = id(r), id(place.nonlinearity)
+            if key not in made:
+                made[key] = r(place.nonlinearity)
+                _check(made[key])
+            r = made[key]
+        rows.append((place._replace(rule=r), None))
+    return rows
 
 
-def _predicate(caller, selector, rule, places):
+def _predicate(selector, rule, places):
     """Whether a place is one for `rule`, as a function."""
     from lasagne.layers import Layer
     bound = isinstance(rule, ModifiedBackprop)
+    a_type = isinstance(selector, type)
+    where = (selector is None or isinstance(selector, (str, Layer))
+             or a_type and issubclass(selector, Layer))
+    known = (isinstance(selector, ModifiedBackprop) or _from_library(selector)
+             or any(selector in _held(place) for place in places))
 
-    def fits(place):
-        return rule.nonlinearity in place.held if bound else place.is_rectifier
+    def wanted(place):
+        fits = (rule.nonlinearity in _held(place) if bound else
+                place.is_rectifier or not where)
+        there = place.layer if where else place.nonlinearity
+        return fits and (isinstance(there, selector) if a_type else
+                         selector in (None, there, place.name) if where else
+                         selector in _held(place) if known else
+                         selector(place))
 
-    def those_in(is_there):
-        return lambda place: is_there(place) and fits(place)
+    return wanted
 
-    def those(is_one):
-        return lambda place: is_one(place) and (fits(place) or not bound)
 
-    if selector is None:
-        return fits
-    if isinstance(selector, str):
-        return those_in(lambda place: place.name == selector)
-    if isinstance(selector, Layer):
-        return those_in(lambda place: place.layer is selector)
-    if isinstance(selector, type) and issubclass(selector, Layer):
-        return those_in(lambda place: isinstance(place.layer, selector))
-    if isinstance(selector, type):
-        return those(lambda place: isinstance(place.nonlinearity, selector))
-    if not callable(selector):
-        raise TypeError(
-            '%s: expected select to be a layer, the name of one, a '
-            'nonlinearity, a type of either, a function of a place, or a '
-            'list of those, got %s' % (caller, describe(selector)))
-    if (isinstance(selector, ModifiedBackprop) or _from_library(selector)
-            or any(selector in place.held for place in places)):
-        return those(lambda place: selector in place.held)
-
-    def says_so(place):
-        try:
-            return bool(selector(place))
-        except Exception as error:
-            raise TypeError(
-                '%s: select=%s is no nonlinearity of this network, and as a '
-                'function of a place it fails for %s: %s: %s' %
-                (caller, name_of(selector), place.name, type(error).__name__,
-                 error)) from error
-    return those(says_so)
+def _held(place):
+    return place.nonlinearity, place.rule
 
 
 def _from_library(function):
     """Whether it is one of Lasagne's or Theano's own."""
-    if isinstance(function, ModifiedBackprop):  # may have its function's module
-        return False
     module = str(getattr(function, '__module__', None)).partition('.')[0]
     return isinstance(function, theano.Op) or module in ('lasagne', 'theano')
 
 
-def _label(function):
-    from lasagne import nonlinearities
-    for name, value in vars(nonlinearities).items():
-        if value is function:
-            return name
-    return (str(function) if isinstance(function, theano.Op)
-            else name_of(function))
-
-
 def _reason(place):
-    if place.attribute is None:
-        return 'keeps no nonlinearity; see override_in'
-    if place.is_rectifier:
-        return NOT_SELECTED
-    f = place.nonlinearity
-    if _label(f) == 'softmax':
-        return 'no rectifier; take the gradient of the logits before it'
-    if _from_library(f) and not RECTIFYING.search(_label(f)):
-        return 'no rectifier'
-    return NOT_KNOWN
+    reason = (BY_ITSELF if place.attribute is None else
+              'not selected' if place.is_rectifier else
+              'no rectifier; take the gradient of the logits before it'
+              if place.label == 'softmax' else
+              NOT_KNOWN if _may_rectify(place) else 'no rectifier')
+    return reason + (f'; {name_of(place.rule)} stays' if place.rule else '')
 
 
-def _nothing(caller, rule, where, rows):
+def _may_rectify(place):
+    """Whether it is a relative of rectifiers, or of the user's own."""
+    return bool(RECTIFYING.search(place.label) or place.attribute
+                and not _from_library(place.nonlinearity))
+
+
+def _check(rule):
+    if not callable(rule) or _mistake(rule):
+        raise TypeError(_mistake(rule)
+                        or f'expected a rule, got {describe(rule)}')
+
+
+def _mistake(rule):
+    """What to say of a rule whose gradient would never be called."""
+    kind = rule if isinstance(rule, type) else type(rule)
+    if issubclass(kind, ModifiedBackprop):
+        for name, advice in (('L_op', 'rename it to grad'),
+                             ('R_op', 'theano.Rop knows no overrides')):
+            if hasattr(kind, name):
+                return f'{kind.__name__}.{name} is never called: {advice}'
+    elif all(hasattr(rule, a) for a in ('nonlinearity', 'ops', 'grad')):
+        return (f'{kind.__name__}.grad is never called: Theano 1.0 ignores '
+                "the recipe's. Derive it from another ModifiedBackprop: "
+                'from gradmod import ModifiedBackprop')
+
+
+def _warnings(rows, rule, told):
+    """What to say of what is left alone, where nobody `told` so."""
+    left = [place for place, reason in rows if reason]
+    yield from {_mistake(p.rule or p.nonlinearity) for p in left} - {None}
+    alike = [p for p in left if not (p.rule or _mistake(p.nonlinearity))
+             and (p.is_rectifier or _may_rectify(p))]
+    if told or not alike or not any(p.is_rectifier for p, r in rows if not r):
+        return
+    examples = {p.label: f'{p.label} (in {p.name})' for p in alike}
+    advice = 'To leave them alone: select=lambda place: place.is_rectifier.'
+    if any(not p.attribute for p in alike):
+        advice += ' override_in reaches what a layer computes by itself.'
+    if any(p.attribute for p in alike):
+        around = '.around' * isinstance(rule, ModifiedBackprop)
+        advice += (f' To replace a function f, too: rule{around} with '
+                   'select=[None, f]; GuidedGradient keeps slopes below zero.')
+    yield (f'{name_of(rule)} replaces rectifiers, but leaves alone what may '
+           f'be some, too: {", ".join(examples.values())}. {advice}')
+
+
+def _nothing(rule, where, rows):
     """The error that says what is there instead."""
-    what = 'any of the rules' if isinstance(rule, Mapping) else name_of(rule)
-    message = ('%s: found nothing to replace by %s in %s. What is there:\n%s' %
-               (caller, what, where,
-                _table(rows) if rows else 'no nonlinearity'))
-    reasons = dict((reason, place) for place, reason in reversed(rows))
-    if NOT_SELECTED in reasons:
+    message = (f'{name_of(rule)}: found nothing to replace in {where}. '
+               f'What is there:\n{Report(HEADINGS, rows)}')
+    alike = [p.label for p, _ in rows if p.attribute and _may_rectify(p)
+             and _from_library(p.nonlinearity)]
+    if any(p.is_rectifier for p, _ in rows):
         if isinstance(rule, ModifiedBackprop):
-            message += ('\n%s replaces %s alone. Perhaps you meant its class, '
-                        '%s' % (what, _label(rule.nonlinearity),
-                                type(rule).__name__))
-    elif NOT_KNOWN in reasons:
-        message += ('\nPerhaps you meant select=%s' %
-                    _label(reasons[NOT_KNOWN].nonlinearity))
+            message += (f'\nIt replaces {name_of(rule.nonlinearity)} alone; '
+                        'its method `around`, as the rule, replaces others')
+    elif alike and callable(rule) and not isinstance(rule, ModifiedBackprop):
+        message += f'\nPerhaps you meant select={alike[0]}'
     return ValueError(message)
 
 
-def _nothing_there(caller, selector, rule, names, places):
-    """The same for one layer, or that there is no such layer."""
-    if selector in names:
-        selector = names[selector]
-    elif not isinstance(selector, str):
-        return ValueError('%s: the layer %s in select is not part of the '
-                          'network' % (caller, describe(selector)))
-    known = list(names.values())
-    if selector not in known:
-        return _unknown_name(caller, selector, known)
-    return _nothing(caller, rule, selector, [
-        (place, _reason(place)) for place in places if place.name == selector])
-
-
-def _unknown_name(caller, name, known):
-    close = difflib.get_close_matches(name, known, 1)
-    return ValueError(
-        '%s: no layer is named %r, ' % (caller, name)
-        + ('perhaps you meant %r' % close[0] if close else
-           'the names are %s' % ', '.join(map(repr, known))))
-
-
-def _table(rows):
-    cells = [('layer', 'attribute', 'nonlinearity', 'rule')]
-    for place, reason in rows:
-        f = place.nonlinearity
-        if reason is not None and place.rule is not None:
-            f = place.rule
-        cells.append((
-            place.name, place.attribute or '-',
-            '-' if f is None else _label(f),
-            name_of(place.rule) if reason is None else 'left alone: ' + reason))
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    return '\n'.join(
-        '  '.join(c.ljust(w) for c, w in zip(row, widths)).rstrip()
-        for row in cells)
-
-
-class _Swap(object):
+class _Swap:
     """A rule put in its place, which keeps what was there.
 
     Those that are in place are listed in their layer, in the attribute
@@ -532,51 +470,46 @@ class _Swap(object):
     the last hands what it keeps to the next.
     """
 
-    def __init__(self, caller, place):
-        self.caller, self.name, self.rule = caller, place.name, place.rule
-        self.layer, self.attribute = place.layer, place.attribute
-        self.kept = getattr(self.layer, self.attribute)
-        self.of_instance = self.attribute in vars(self.layer)
+    def __init__(self, place):
+        self.place = place
+        self.kept = getattr(place.layer, place.attribute)
+        self.of_instance = place.attribute in vars(place.layer)
         self.done = False
 
     def do(self):
+        layer, name, attribute, _, rule = self.place
         # A list of its own: one in a shallow copy of the layer is another.
-        vars(self.layer)['_gradmod_swaps'] = vars(self.layer).get(
-            '_gradmod_swaps', []) + [self]
-        error = None
-        try:
-            setattr(self.layer, self.attribute, self.rule)
-        except Exception as e:
-            error = e
-        if getattr(self.layer, self.attribute) is not self.rule:
-            raise AttributeError(
-                '%s: cannot replace %s.%s: %s' %
-                (self.caller, self.name, self.attribute,
-                 error or 'the layer does not keep it')) from error
+        swaps = vars(layer).get('_gradmod_swaps', [])
+        vars(layer)['_gradmod_swaps'] = swaps + [self]
+        with suppress(AttributeError):  # a property over what has the rule now
+            setattr(layer, attribute, rule)
+        if getattr(layer, attribute) is not rule:
+            raise AttributeError(f'cannot replace {name}.{attribute}: the '
+                                 'layer does not keep it')
         self.done = True
 
     def undo(self):
-        swaps = vars(self.layer).get('_gradmod_swaps', [])
+        layer, name, attribute, _, rule = self.place
+        swaps = vars(layer).get('_gradmod_swaps', [])
         if self not in swaps:
             return
         later = [s for s in swaps[swaps.index(self) + 1:]
-                 if s.attribute == self.attribute]
-        current = getattr(self.layer, self.attribute, None)
-        found = later[0].kept if later else current
+                 if s.place.attribute == attribute]
+        current = getattr(layer, attribute, None)
+        found = current
         if later:
+            found = later[0].kept
             later[0].kept, later[0].of_instance = self.kept, self.of_instance
-        elif self.attribute in vars(self.layer) and not self.of_instance:
-            delattr(self.layer, self.attribute)
-        elif current is not self.kept:
-            setattr(self.layer, self.attribute, self.kept)
-        left = [s for s in swaps if s is not self]
-        if left:
-            vars(self.layer)['_gradmod_swaps'] = left
-        else:
-            del vars(self.layer)['_gradmod_swaps']
-        if self.done and found is not self.rule:
+        elif attribute in vars(layer) and not self.of_instance:
+            delattr(layer, attribute)
+        elif current is not self.kept and (
+                self.of_instance or current != self.kept):  # equal methods
+            setattr(layer, attribute, self.kept)
+        vars(layer)['_gradmod_swaps'] = [s for s in swaps if s is not self]
+        if len(swaps) == 1:
+            del vars(layer)['_gradmod_swaps']
+        if self.done and found is not rule:
             raise RuntimeError(
-                '%s: while %r was in place, somebody else set %s.%s to %s. '
-                'What was there at first is put back: %s' %
-                (self.caller, self.rule, self.name, self.attribute,
-                 _label(found), _label(self.kept)))
+                f'while {name_of(rule)} was in place, something else set '
+                f'{name}.{attribute} to {name_of(found)}. What was there at '
+                f'first is put back: {name_of(self.kept)}')
