@@ -11,7 +11,8 @@ from theano.gof.graph import (ancestors, io_toposort,  # noqa: F401
                               inputs as graph_inputs)
 from theano.gof.null_type import NullType  # noqa: F401
 from theano.gof.opt import in2out  # noqa: F401
-from theano.gradient import DisconnectedType  # noqa: F401
+from theano.gradient import (DisconnectedType,  # noqa: F401
+                             _is_zero as is_zero)
 from theano.printing import Print  # noqa: F401
 from theano.scan_module.scan_op import Scan  # noqa: F401
 from theano.scan_module.scan_utils import equal_computations  # noqa: F401

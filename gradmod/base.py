@@ -8,7 +8,7 @@ import theano
 import theano.tensor as T
 
 from ._theano import (Assert, DisconnectedType, Elemwise, Print,
-                      TensorVariable)
+                      TensorVariable, is_zero)
 from .device import is_transfer, move_to_device
 from .errors import describe, is_float_tensor, name_of
 from .graphs import conform, flags, inputs_of, true_gradients, walk
@@ -76,6 +76,14 @@ class ModifiedBackprop:
     calls = 0
     couples_samples = False  # whether a gradient depends on the rest of a batch
 
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        for name in 'L_op', 'R_op':  # methods of Theano's ops
+            if hasattr(cls, name):
+                raise TypeError(
+                    f'{cls.__name__}.{name} would never be called: define '
+                    'grad(self, inputs, out_grads)')
+
     def __init__(self, nonlinearity):
         if not callable(nonlinearity):
             raise TypeError(
@@ -87,11 +95,11 @@ class ModifiedBackprop:
 
     def _right_call(self, given):
         """For code that has a rule's parameter in the place of its function."""
-        function, *others = inspect.signature(type(self)).parameters.values()
-        if not others:
+        parameters = [*inspect.signature(type(self)).parameters.values()]
+        if len(parameters) < 2:
             return ''
-        first = [] if function.default is not function.empty else ['rectify']
-        call = ', '.join(first + [f'{others[0].name}={given!r}'])
+        first = ['rectify'] * (parameters[0].default is parameters[0].empty)
+        call = ', '.join(first + [f'{parameters[1].name}={given!r}'])
         return f'. Perhaps you meant {type(self).__name__}({call})'
 
     def __repr__(self):
@@ -103,12 +111,17 @@ class ModifiedBackprop:
 
     def __getstate__(self):
         # Ops are remade on first use; the graphs they came from are not kept.
-        return dict(self.__dict__, ops={})
+        return dict(vars(self), ops={}, calls=0)
 
     def around(self, nonlinearity):
-        """The same rule, with its parameters, of another nonlinearity."""
+        """The same rule of another nonlinearity.
+
+        It has the attributes of this one. A subclass that keeps more of its
+        nonlinearity than the attribute of that name overrides this.
+        """
         rule = object.__new__(type(self))
-        vars(rule).update(vars(self), nonlinearity=nonlinearity, ops={})
+        vars(rule).update(vars(self), nonlinearity=nonlinearity, ops={},
+                          calls=0)
         return rule
 
     def grad(self, inputs, out_grads):
@@ -173,30 +186,21 @@ class ModifiedBackprop:
         ValueError
             If the nonlinearity or `grad` draws random numbers.
         """
+        if 'ops' not in vars(self):
+            raise TypeError(f'{type(self).__name__}.__init__: expected it to '
+                            'call super().__init__(nonlinearity)')
         self.calls += 1
-        inputs = [self._as_input(x) for x in inputs]
+        inputs = [x if isinstance(x, TensorVariable) else T.as_tensor_variable(
+            float(x) if isinstance(x, int) else x) for x in inputs]
         if all(x.dtype in T.discrete_dtypes for x in inputs):
             return self.nonlinearity(*inputs)
         inputs = [move_to_device(x) for x in inputs]
         types = tuple(x.type for x in inputs)
         key = types if len(types) > 1 else types[0]
-        op = self.ops.get(key)
-        if op is None:
-            op = self.ops.setdefault(key, self._make_op(types))
-        return T.as_tensor_variable(op(*inputs))  # of the host, as Theano's own
-
-    def _as_input(self, x):
-        if isinstance(x, int):  # Theano would make an int8 of it
-            x = np.asarray(x, theano.config.floatX)
-        try:
-            if not isinstance(x, TensorVariable):
-                x = T.as_tensor_variable(x)
-            if x.dtype in T.complex_dtypes:
-                raise TypeError('gradients of complex numbers are not defined')
-        except Exception as error:
-            raise TypeError(f'{self!r}: expected a real tensor variable, a numpy '
-                            f'array or a number, got {describe(x)}') from error
-        return x
+        if key not in self.ops:
+            self.ops.setdefault(key, self._make_op(types))
+        y = self.ops[key](*inputs)
+        return T.as_tensor_variable(y)  # of the host, as Theano's own
 
     @flags(compute_test_value='off')  # the stand-ins have none
     def _make_op(self, types):
@@ -238,49 +242,48 @@ class ModifiedBackprop:
             One gradient for each of `wrt`, checked and cast.
         """
         g = T.as_tensor_variable(g)
-        takes = _parameters(self.grad)
+        takes = inspect.signature(self.grad).parameters
         more = {}
         if 'outputs' in takes:
             more['outputs'] = [y]
         if 'true_grads' in takes:
             more['true_grads'] = true_gradients(y, inputs, g, 'zero', 'raise')
-        result = self.grad(list(inputs), [g], **more)
-        if result is None:
+        results = self.grad(list(inputs), [g], **more)
+        if results is None:
             raise TypeError(f'{self!r}.grad: expected a gradient, got None: '
                             'forgot to return it?')
-        if not isinstance(result, (list, tuple)):
-            result = [result]
-        if len(result) != len(inputs):
+        if not isinstance(results, (list, tuple)):
+            results = [results]
+        if len(results) != len(inputs):
             raise TypeError(f'{self!r}.grad: expected {len(inputs)} gradient(s), '
-                            f'one for each input, got {len(result)}')
-        result = [self._as_gradient(r, x, y, g)
-                  for r, x in zip(result, inputs)]
-        true = true_gradients(y, [x for x, r in zip(wrt, result) if r is None],
-                              g, 'Disconnected')
-        return [true.pop(0) if r is None else
-                r if isinstance(r.type, DisconnectedType) else
-                conform(r, x.type) for r, x in zip(result, wrt)]
+                            f'one for each input, got {len(results)}')
+        results = [self._as_gradient(r, x, w.type, y, g)
+                   for r, x, w in zip(results, inputs, wrt)]
+        true = iter(true_gradients(
+            y, [w for w, r in zip(wrt, results) if r is None], g,
+            'Disconnected'))
+        return [next(true) if r is None else r for r in results]
 
-    def _as_gradient(self, result, x, y, g):
+    def _as_gradient(self, result, x, type, y, g):
         """One gradient as a variable; None for the true one."""
+        if x.dtype in T.discrete_dtypes:
+            if result is not None and is_zero(result) not in ('yes', True):
+                raise TypeError(
+                    f'{self!r}.grad: expected None for the input of dtype '
+                    f'{x.dtype}, which has no gradient, got {describe(result)}')
+            return x.zeros_like(theano.config.floatX)  # as Theano's own ops do
         if (result is None or
                 isinstance(getattr(result, 'type', None), DisconnectedType)):
-            return None if x.dtype in T.discrete_dtypes else result
+            return result
         if (isinstance(result, (numbers.Number, np.ndarray))
                 and np.asarray(result).dtype.kind in 'biuf'):
             result = (T.constant(result) if np.ndim(result)
                       else T.fill(x, np.asarray(result, x.dtype)))
-        if x.dtype in T.discrete_dtypes and _is_zero(result):
-            return None
         if not (isinstance(result, TensorVariable) and result.ndim == x.ndim
-                and result.dtype not in T.complex_dtypes
-                and x.dtype not in T.discrete_dtypes):
-            expected = (
-                f'None for the input of dtype {x.dtype}, which has no gradient'
-                if x.dtype in T.discrete_dtypes else
-                f'a real tensor of {x.ndim} dimensions, like the input')
-            raise TypeError(f'{self!r}.grad: expected {expected}, got '
-                            f'{describe(result)}')
+                and result.dtype not in T.complex_dtypes):
+            raise TypeError(
+                f'{self!r}.grad: expected a real tensor of {x.ndim} dimensions, '
+                f'like the input, got {describe(result)}')
         known = [x]
         if y.broadcastable == x.broadcastable and _surely_of_shape([x], y):
             known.append(g)
@@ -290,21 +293,7 @@ class ModifiedBackprop:
                     f'{self!r}.grad: the gradient does not have the shape of '
                     f'the input: dimension {i} differs')(
                         result, T.eq(result.shape[i], x.shape[i]))
-        return result
-
-
-def _parameters(function):
-    try:
-        return inspect.signature(function).parameters
-    except ValueError:  # something built in
-        return ()
-
-
-def _is_zero(variable):
-    try:
-        return T.get_scalar_constant_value(variable) == 0
-    except T.NotScalarConstantError:
-        return False
+        return conform(result, type)
 
 
 def _surely_of_shape(variables, v):

@@ -159,8 +159,6 @@ def compute_test_values(nodes):
 
 def true_gradients(output, wrt, output_grad, disconnected, null='return'):
     """Theano's own gradients, disconnected and null ones as for its `grad`."""
-    if not wrt:
-        return []
     return theano.grad(
         None, wrt, known_grads={output: output_grad}, null_gradients=null,
         disconnected_inputs='ignore', return_disconnected=disconnected)

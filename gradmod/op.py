@@ -27,7 +27,8 @@ class GradientOverrideOp(OpFromGraph):
         callers need not give and whose gradient is the true one.
     grad_overrides : callable
         Called once, with ``(inputs, [output_grad])``; returns a list with one
-        expression per input, of that input's type.
+        expression per input, of that input's type (of a float dtype for one of
+        integers).
     name : str
         How the op appears in ``theano.printing.debugprint``.
 
@@ -76,10 +77,9 @@ class GradientOverrideOp(OpFromGraph):
         if len(inputs) != len(self.inputs):  # else a node of ours, made anew
             inputs += tuple(self.shared_inputs)
             compute_test_values(self.made)
-        return Apply(
-            self,
-            [t.filter_variable(v) for t, v in zip(self.input_types, inputs)],
-            [t() for t in self.output_types])
+        inputs = [self.input_types[i].filter_variable(v)
+                  for i, v in enumerate(inputs)]
+        return Apply(self, inputs, [t() for t in self.output_types])
 
     def connection_pattern(self, node):
         return [[not isinstance(g.type, DisconnectedType)]

@@ -9,7 +9,7 @@ from theano.gpuarray.type import GpuArrayType
 
 from gradmod.device import is_transfer
 from gradmod.op import GradientOverrideOp
-from gradmod.rules import guided_rectifier, rectifier
+from gradmod.rectifiers import guided_rectifier, rectifier
 
 RULE_OPS = type(guided_rectifier.scalar_op), type(rectifier.scalar_op)
 

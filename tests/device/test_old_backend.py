@@ -22,7 +22,7 @@ from theano.sandbox.cuda.type import CudaNdarrayType
 from gradmod import DeconvNet, GuidedBackprop, ModifiedBackprop, ZeroBackprop
 from gradmod.device import is_transfer, move_to_device
 from gradmod.op import GradientOverrideOp, expand_gradient_override
-from gradmod.rules import guided_rectifier
+from gradmod.rectifiers import guided_rectifier
 
 relu = T.nnet.relu
 MATRIX = CudaNdarrayType((False, False))
