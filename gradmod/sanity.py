@@ -555,7 +555,7 @@ def plot_reports(reports):
     ImportError
         Without matplotlib.
     """
-    from .plot import _Figure as Figure
+    from .plot import Figure
     kinds = {(r.cascading, *r.names, *r.similarity) for r in reports.values()}
     if len(kinds) != 1:
         raise ValueError('expected the same steps and measures in all, got '
