@@ -1,28 +1,30 @@
 """How far to trust a saliency method: does it depend on what was learned?
 
-`randomization_test` puts random weights in the place of the trained ones,
-layer by layer, and says how similar the maps stay [1]_. `class_sensitivity`
-says how similar the maps of two classes are. A method whose maps hardly change
-explains neither the weights nor the class.
+`randomization_test` puts random weights in the place of the trained ones, step
+by step, and says how similar the maps stay [1]_. `class_sensitivity` says how
+similar the maps of two classes are. A method whose maps hardly change explains
+neither the weights nor the class.
 
 References
 ----------
-.. [1] Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim (2018): Sanity Checks for
-   Saliency Maps. NeurIPS. arXiv:1810.03292.
+.. [1] Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim (2018): Sanity Checks
+   for Saliency Maps. NeurIPS. arXiv:1810.03292.
 """
-from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
+from theano.compile import SharedVariable
 
-from .errors import describe, name_of
-from .network import flatten, named_layers, _unknown_name
-from .saliency import _check_seed, _wrong, compile_saliency_function
+from ._theano import Variable, io_toposort
+from .errors import describe, is_float_tensor, name_of, perhaps
+from .graphs import inputs_of, walk
+from .network import flatten, named_layers
+from .report import table
+from .saliency import compile_saliency_function
 
 # Lasagne, scipy, scikit-image and matplotlib are imported inside of functions.
-
-# The options that are not a method's.
-COMPILATION = 'input_var', 'logits', 'mode', 'givens'
 
 
 def permute(value, rng):
@@ -39,29 +41,24 @@ def permute(value, rng):
     -------
     array
         The same values, each somewhere else.
-
-    Raises
-    ------
-    TypeError
-        If an argument is not of the kind described.
     """
-    if not isinstance(value, np.ndarray):
-        raise TypeError(_wrong('permute', 'an array', value))
-    if not isinstance(rng, np.random.RandomState):
-        raise TypeError(_wrong('permute', 'rng to be a RandomState', rng))
     return rng.permutation(value.ravel()).reshape(value.shape)
 
 
-def spearman(maps, others, absolute=False):
+def spearman(maps, others, absolute=False, data_format=None):
     """Spearman's rank correlation of each map with another.
 
     Parameters
     ----------
     maps, others : arrays of shape (n, ...)
-        The maps. Those of four dimensions or more have channels on axis 1,
-        which are summed.
+        The maps. Those of four dimensions or more have channels, which are
+        summed.
     absolute : bool
         Whether to take absolute values first, before channels are summed.
+    data_format : {'channels_first', 'channels_last'}, optional
+        Whether axis 1 or the last one has the channels. By default axis 1, but
+        an error for what may be images with channels last: maps of at least
+        four dimensions, the last of at most 4 values, all between of more.
 
     Returns
     -------
@@ -71,17 +68,17 @@ def spearman(maps, others, absolute=False):
 
     Raises
     ------
-    TypeError
-        If the maps are no arrays of real numbers.
     ValueError
-        If they are not of one shape, or of no dimensions.
+        If the maps are not of one shape, or `data_format` has to be given.
+    KeyError
+        If `data_format` is none of these.
 
     Notes
     -----
-    Equal values share the mean of their ranks. The sums over channels are those
-    of the code of [1]_, which then scales each map, of no effect on ranks, and
-    clips it at its 99th percentile, which makes the largest 1 % equal. That is
-    left out here.
+    Equal values share the mean of their ranks. The sums over channels are
+    those of the code of [1]_, which then scales each map, of no effect on
+    ranks, and clips it at its 99th percentile, which makes the largest 1 %
+    equal. That is left out here.
 
     References
     ----------
@@ -99,23 +96,22 @@ def spearman(maps, others, absolute=False):
     from scipy.stats import rankdata
 
     def ranks(v):
-        v = v.astype('float64')
         v = abs(v) if absolute else v
         v = (v.sum(axis=0) if v.ndim > 2 else v).ravel()
         if not np.isfinite(v).all():
             return np.full(v.shape, np.nan)
-        return rankdata(v) - (v.size + 1) / 2.
+        return rankdata(v) - (v.size + 1) / 2
     return np.array([_cosine(ranks(a), ranks(b)) for a, b in zip(
-        *_as_maps('spearman', maps, others))])
+        *_channels_first(maps, others, data_format))])
 
 
-def spearman_abs(maps, others):
+def spearman_abs(maps, others, data_format=None):
     """Spearman's rank correlation of absolute values; see `spearman`.
 
     Parameters
     ----------
-    maps, others : arrays of shape (n, ...)
-        The maps.
+    maps, others, data_format
+        As for `spearman`.
 
     Returns
     -------
@@ -124,19 +120,21 @@ def spearman_abs(maps, others):
 
     Raises
     ------
-    TypeError, ValueError
+    ValueError, KeyError
         As for `spearman`.
     """
-    return spearman(maps, others, absolute=True)
+    return spearman(maps, others, True, data_format)
 
 
-def ssim(maps, others):
+def ssim(maps, others, data_format=None):
     """The structural similarity of each map with another, by scikit-image.
 
     Parameters
     ----------
     maps, others : arrays of shape (n, channels, height, width)
         The maps, of 11 x 11 pixels or more.
+    data_format
+        As for `spearman`; (n, height, width, channels) is 'channels_last'.
 
     Returns
     -------
@@ -145,10 +143,10 @@ def ssim(maps, others):
 
     Raises
     ------
-    TypeError
-        If the maps are no arrays of real numbers.
     ValueError
-        If they are of another shape.
+        If the maps are of another shape; and as for `spearman`.
+    KeyError
+        As for `spearman`.
     ImportError
         Without scikit-image.
 
@@ -164,46 +162,37 @@ def ssim(maps, others):
     ----------
     .. [1] Adebayo et al. (2018); see `spearman`.
     """
-    try:
-        from skimage.metrics import structural_similarity
-    except ImportError as error:
-        raise ImportError('ssim needs scikit-image: pip install '
-                          '"gradmod[examples]"') from error
-    maps, others = _as_maps('ssim', maps, others)
-    shape = maps.shape
-    if len(shape) != 4 or min(shape[2:]) < 11:
-        raise ValueError('ssim: expected maps of shape (n, channels, height, '
-                         'width), of 11 x 11 pixels or more, got %s' % (shape,))
+    from skimage.metrics import structural_similarity
+    maps, others = _channels_first(maps, others, data_format)
+    if maps.ndim != 4 or min(maps.shape[2:]) < 11:
+        raise ValueError('ssim: expected maps with channels, of 11 x 11 pixels'
+                         f' or more, got (n, channels, ...) = {maps.shape}')
 
     def scaled(m):
-        m = m.astype('float64')
-        return (m - m.min()) / (m.max() - m.min())
-
-    def similarity(a, b):
-        if not (np.isfinite([a, b]).all() and np.ptp(a) and np.ptp(b)):
-            return np.nan
-        return np.mean([structural_similarity(
-            u, v, gaussian_weights=True, data_range=1)
+        return (m - m.min()) / np.ptp(m)
+    with np.errstate(all='ignore'):  # a constant is NaN
+        return np.array([np.mean([
+            structural_similarity(u, v, gaussian_weights=True, data_range=1)
             for u, v in zip(scaled(a), scaled(b))])
-    return np.array([similarity(a, b) for a, b in zip(maps, others)])
+            for a, b in zip(maps, others)])
 
 
-def _as_maps(caller, *maps):
-    """Two arrays of maps; checked."""
-    a, b = maps = [np.asarray(m) for m in maps]
-    for m in maps:
-        if m.dtype.kind not in 'biuf':
-            raise TypeError(_wrong(caller, 'maps of real numbers', m))
-    if a.shape != b.shape or not a.ndim:
-        raise ValueError('%s: expected maps of one shape, got %s and %s' %
-                         (caller, a.shape, b.shape))
-    return a, b
+def _channels_first(maps, others, data_format):
+    """Both in one array of float64, with channels, if any, on axis 2."""
+    both = np.array([maps, others], float)  # which fails for two shapes
+    axis = {None: 2, 'channels_first': 2, 'channels_last': -1}[data_format]
+    if both.ndim < 5:
+        return both
+    if data_format is None and both.shape[-1] <= 4 < min(both.shape[2:-1]):
+        raise ValueError(f'maps of shape {both.shape[1:]} may have channels '
+                         'last: expected data_format to be given')
+    return np.moveaxis(both, axis, 2)
 
 
-MEASURES = dict((f.__name__, f) for f in (spearman, spearman_abs, ssim))
+MEASURES = {f.__name__: f for f in (spearman, spearman_abs, ssim)}
 
 
-class RandomizationReport(object):
+class RandomizationReport(SimpleNamespace):
     """How similar maps stay as weights are randomized. Prints as a table.
 
     Attributes
@@ -217,8 +206,10 @@ class RandomizationReport(object):
     unchanged : list of str
         Steps whose draws changed nothing, as a permutation does where all
         values of a parameter are equal. Their similarity means nothing.
-    similarity : OrderedDict of arrays of shape (steps, images)
+    similarity : dict of arrays of shape (steps, images)
         By measure: the similarity of each map to that of the trained network.
+    zero : array of bool, of shape (images,)
+        Whether the map of the trained network is 0 everywhere.
     classes, others : arrays of int, or None
         The class that the maps are of; the one that `class_cosine` compares
         with. None where a function is the target, or there is one class.
@@ -228,14 +219,6 @@ class RandomizationReport(object):
         The maps of the trained network, and those after each step, if asked
         for.
     """
-
-    def __init__(self, description, cascading, names, unchanged, similarity,
-                 classes, others, class_cosine, maps):
-        self.description, self.cascading = description, cascading
-        self.names, self.unchanged = names, unchanged
-        self.similarity = similarity
-        self.classes, self.others = classes, others
-        self.class_cosine, self.maps = class_cosine, maps
 
     def mean(self, measure):
         """The mean over the images, for each step.
@@ -255,32 +238,30 @@ class RandomizationReport(object):
     @property
     def undefined(self):
         """How many maps, of all steps and images, a measure is NaN for."""
-        return int(np.isnan(list(self.similarity.values())).any(axis=0).sum())
+        return int(np.any([np.isnan(v) for v in self.similarity.values()],
+                          axis=0).sum())
 
     def __repr__(self):
-        values = list(self.similarity.values())
-        n = values[0].shape[1]
-        width = max(map(len, self.names + ['randomized']))
-        lines = ['%s, %d image%s, %s' % (
-            self.description, n, 's' * (n != 1),
-            'each layer with those before it' if self.cascading
-            else 'one layer at a time')]
-        lines.append('  '.join(['randomized'.ljust(width)]
-                               + list(self.similarity)))
-        means = [self.mean(m) for m in self.similarity]
-        for i, name in enumerate(self.names):
-            lines.append('  '.join([name.ljust(width)] + [
-                ('%.3f' % mean[i]).rjust(len(m))
-                for m, mean in zip(self.similarity, means)]))
-        if self.undefined:
-            lines.append('undefined for %d of %d maps, which are constant or '
-                         'not finite' % (self.undefined, values[0].size))
+        n, undefined = len(self.zero), self.undefined
+        rows = [('randomized', *self.similarity)] + list(zip(self.names, *[
+            [f'{v: .3f}' for v in self.mean(m)] for m in self.similarity]))
+        how = 'cascading' if self.cascading else 'one step at a time'
+        lines = [f'{self.description}, {n} image{"s" * (n != 1)}, {how}',
+                 table(rows)]
+        if undefined:
+            lines.append(f'undefined for {undefined} of {n * len(self.names)} '
+                         'maps, which are constant or not finite')
+        if self.zero.any():
+            lines.append('zero everywhere in the trained network: '
+                         f'{self.zero.sum()} of {n} maps')
         if self.unchanged:
-            lines.append('the draws changed nothing in: ' +
-                         ', '.join(self.unchanged))
+            lines.append('the draws changed nothing in: '
+                         + ', '.join(self.unchanged))
         if self.class_cosine is not None:
-            lines.append('cosine to the map of another class: %.3f' %
-                         _mean(self.class_cosine))
+            missing = np.isnan(self.class_cosine).sum()
+            lines.append('cosine to the map of another class: '
+                         f'{_mean(self.class_cosine):.3f}'
+                         + f', undefined for {missing} of {n}' * bool(missing))
         return '\n'.join(lines)
 
     def plot(self):
@@ -295,9 +276,10 @@ class RandomizationReport(object):
 
 
 def randomization_test(network, images, rule=None, target=None,
-                       method='gradient', cascading=True, layers=None,
-                       measures=('spearman', 'spearman_abs'), draw=permute,
-                       seed=0, keep_maps=False, batch_size=64, **options):
+                       method='gradient', input_var=None, cascading=True,
+                       layers=None, measures=('spearman', 'spearman_abs'),
+                       draw=permute, seed=0, keep_maps=False, data_format=None,
+                       batch_size=64, **options):
     """How similar the maps stay as the weights of a network are randomized.
 
     The model parameter randomization test of [1]_, and beside it the cosine of
@@ -305,28 +287,33 @@ def randomization_test(network, images, rule=None, target=None,
 
     Parameters
     ----------
-    network : lasagne.layers.Layer
-        The output layer of a trained network.
+    network : lasagne.layers.Layer or Variable
+        The output of a trained network: a layer, or an expression of
+        `input_var` and of shared variables.
     images : array of shape (n, ...)
         What to compute maps of.
-    rule, method, **options
+    rule, method, input_var, **options
         As for `compile_saliency_function`. A method's own option `seed` cannot
         be given here.
     target : None, 'max', int, vector of int or function
         As for `compile_saliency_function`. By default the class that the
-        trained network takes an image for. The classes stay the same as weights
-        are randomized, as in [1]_: else a map would also change because the
-        random network takes the image for something else. That a function of
-        the logits means the same is up to you.
+        trained network takes an image for. The classes stay the same as
+        weights are randomized, as in [1]_: else a map would also change
+        because the random network takes the image for something else. That a
+        function of the logits means the same is up to you.
     cascading : bool
         Whether to keep what is randomized already as the next step follows. If
-        not, each step has all other layers as trained.
+        not, each step has all the rest as trained.
     layers : list or dict, optional
-        The steps, in their order. Each is a layer or the name of one; in a dict
-        it may be a list of those, all randomized at once, and the key is what
-        to call it. By default each layer that has parameters, from the output
-        down: ``lasagne.layers.get_all_layers`` in reverse. Names are those of
-        `modified`.
+        The steps, in their order. Each is a layer or the name of one, as
+        `modified` has it; in a dict it may be a list of those, all randomized
+        at once, and the key is what to call it. By default each layer that has
+        parameters, from the output down: ``lasagne.layers.get_all_layers`` in
+        reverse.
+
+        For an expression, shared variables take the place of layers: those of
+        floats between `input_var` and the output, by default from the output
+        down. One without a name is called by its number, such as ``'#3'``.
     measures : sequence
         'spearman', 'spearman_abs' and 'ssim', which needs scikit-image: the
         functions of these names in `gradmod.sanity`, where the formulas are.
@@ -335,12 +322,15 @@ def randomization_test(network, images, rule=None, target=None,
         From the trained value of a parameter, which it may change, and a
         ``RandomState`` to the random value. By default `permute`.
     seed : int
-        Parameter i of ``lasagne.layers.get_all_params`` gets a
-        ``RandomState([seed, i])``. So its random value is the same in all
-        steps, cascading or not, for all methods, and whichever layers are
-        asked for.
+        Parameter i of ``lasagne.layers.get_all_params``, or shared variable i
+        of an expression, from the input up, gets ``RandomState([seed, i])``.
+        So its random value is the same in all steps, cascading or not, for all
+        methods, and whichever layers are asked for.
     keep_maps : bool
         Whether the report has the maps.
+    data_format : {'channels_first', 'channels_last'}, optional
+        Where the maps have their channels; see `spearman`. Functions of your
+        own do not get it.
     batch_size : int
         How many images to compute at once.
 
@@ -348,17 +338,20 @@ def randomization_test(network, images, rule=None, target=None,
     -------
     RandomizationReport
         It prints as a table: the mean over the images for each step, after a
-        line with the method; last comes the cosine.
+        line with the method. Below are, if there are any, the number of maps
+        that a measure is undefined for, the number that are zero everywhere,
+        and the steps that changed nothing; last the cosine.
 
     Raises
     ------
-    TypeError
-        If an argument is not of the kind described.
     ValueError
-        If a layer is not part of the network or has no parameters, a name is
-        that of several layers, a class does not exist, or `draw` or a measure
-        gives an array of another shape; and as `compile_saliency_function` and
-        its result do.
+        If there is nothing to randomize; a layer or variable is not part of
+        the network, or has no parameters; a name is that of several; `draw` or
+        a measure gives an array of another shape; two measures have one name.
+    KeyError
+        If a measure or `data_format` is none of those above.
+    TypeError, ValueError, AssertionError
+        As `compile_saliency_function` and its result do.
 
     See Also
     --------
@@ -373,9 +366,13 @@ def randomization_test(network, images, rule=None, target=None,
     values are equal that changes nothing; the report says where.
 
     All parameters are randomized, not only trainable ones as in the code of
-    [1]_: the tag says what the next training changes, and a layer frozen by its
-    removal has learned as well. The statistics of a batch normalization come
-    from the data, too.
+    [1]_: the tag says what the next training changes, and a layer frozen by
+    its removal has learned as well. The statistics of a batch normalization
+    come from the data, too.
+
+    What is between the input and the output of an expression is ordered by
+    where it comes in last: a weight that several layers share is randomized
+    with the one nearest to the output.
 
     The saliency function has the network's own shared variables and is
     compiled once. At the end, and on any exception, each gets its very array
@@ -387,8 +384,8 @@ def randomization_test(network, images, rule=None, target=None,
 
     References
     ----------
-    .. [1] Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim (2018): Sanity Checks
-       for Saliency Maps. NeurIPS. arXiv:1810.03292.
+    .. [1] Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim (2018): Sanity
+       Checks for Saliency Maps. NeurIPS. arXiv:1810.03292.
 
     Examples
     --------
@@ -396,109 +393,90 @@ def randomization_test(network, images, rule=None, target=None,
     >>> import numpy as np
     >>> import theano.tensor as T
     >>> from gradmod.sanity import randomization_test
-    >>> from lasagne.layers import DenseLayer, InputLayer
+    >>> from lasagne.layers import DenseLayer, InputLayer, get_output
     >>> rng = np.random.RandomState(0)
-    >>> net = InputLayer((None, 8), T.matrix('x', dtype='float32'))
+    >>> x = T.matrix('x', dtype='float32')
+    >>> net = InputLayer((None, 8), x)
     >>> net = DenseLayer(net, 40, W=rng.randn(8, 40).astype('float32'))
     >>> net = DenseLayer(net, 4, W=rng.randn(40, 4).astype('float32'),
     ...                  nonlinearity=None, name='logits')
     >>> images = rng.rand(5, 8).astype('float32')
     >>> randomization_test(net, images, rule=gradmod.GuidedBackprop)
-    gradient under GuidedBackprop, 5 images, each layer with those before it
+    gradient under GuidedBackprop, 5 images, cascading
     randomized     spearman  spearman_abs
-    logits            0.681         0.519
-    #1 DenseLayer     0.457         0.329
+    logits          0.681     0.519
+    #1 DenseLayer   0.457     0.329
     cosine to the map of another class: 0.670
 
     One layer alone, with draws from another distribution:
 
     >>> def normal(value, rng):
     ...     return rng.normal(0, .05, value.shape)
-    >>> report = randomization_test(net, images, layers=['logits'], draw=normal)
+    >>> report = randomization_test(net, images, layers=['logits'],
+    ...                             draw=normal)
     >>> report.similarity['spearman'].shape
     (1, 5)
+
+    An expression:
+
+    >>> report = randomization_test(get_output(net), images, input_var=x)
+    >>> report.names
+    ['logits.b', 'logits.W', 'b', 'W']
     """
-    caller = 'randomization_test'
-    from lasagne.layers import Layer, get_all_params
-    from lasagne.utils import unique
-    if not isinstance(network, Layer):
-        raise TypeError(_wrong(caller, 'network to be a Lasagne layer, the '
-                               'output', network))
-    if not callable(draw):
-        raise TypeError(_wrong(caller, 'draw to be a function of an array and '
-                               'a RandomState', draw))
-    _check_seed(caller, seed)
-    names = named_layers(network)
-    steps = _steps(caller, network, names, layers)
-    measures = _measures(caller, measures)
-    trained = [(p, p.get_value(borrow=True)) for p in unique(
-        get_all_params(network) + [p for v in names for p in v.get_params()])]
-
-    f, logits = _compile(network, images, rule, target, method, batch_size,
-                         options)
-    classes = others = class_cosine = None
-    if logits is not None:
-        classes = _classes(caller, 'target', target, logits)
-
-    def explain(classes):
-        maps = f(images, classes, batch_size)
-        maps.flags.writeable = False  # a measure has no business to
-        return maps
-    maps = explain(classes)
-    if logits is not None and logits.shape[1] > 1:
-        others = _classes(caller, 'other', None, logits, classes)
-        class_cosine = _cosines(maps, explain(others))
+    steps, params = _steps(network, input_var, layers)
+    functions = _functions(measures, data_format)
+    trained = {p: p.get_value(borrow=True) for p in params}
+    explain, maps, found = _explain(network, images, rule, target, method,
+                                    input_var, None, batch_size, options)
 
     def restore():
-        for p, value in trained:
+        for p, value in trained.items():
             p.set_value(value, borrow=True)
 
-    def randomize(i):
-        p, value = trained[i]
-        random = np.asarray(draw(value.copy(),
-                                 np.random.RandomState([seed, i])))
-        if random.shape != value.shape or random.dtype.kind not in 'biuf':
-            raise ValueError(_wrong(
-                caller, 'draw to return numbers of shape %s for %s' %
-                (value.shape, p), random))
+    def randomize(i, p):
+        value, rng = trained[p], np.random.RandomState([seed, i])
+        random = np.asarray(draw(value.copy(), rng))
+        if random.shape != value.shape:
+            raise ValueError(f'expected draw to give the shape {value.shape} '
+                             f'for {p}, got {describe(random)}')
         p.set_value(random.astype(value.dtype), borrow=True)
         return not np.array_equal(p.get_value(borrow=True), value)
 
-    similarity = OrderedDict((name, []) for name in measures)
+    similarity = {key: np.empty((len(steps), len(maps))) for key in functions}
     unchanged, kept = [], [maps]
     try:
-        for name, params in steps:
+        for i, (name, chosen) in enumerate(steps):
             if not cascading:
                 restore()
-            changed = [randomize(i) for i, (p, _) in enumerate(trained)
-                       if p in params]
-            if not any(changed):
+            if not any([randomize(k, p) for k, p in enumerate(params)
+                        if p in chosen]):
                 unchanged.append(name)
-            now = explain(classes)
-            for key, measure in measures.items():
-                result = np.asarray(measure(maps, now))
-                if result.shape != maps.shape[:1]:
-                    raise ValueError(_wrong(
-                        caller, 'the measure %s to return a number for each of '
-                        '%d images' % (key, len(maps)), result))
-                similarity[key].append(result)
+            now = explain(found['classes'])
+            for key, function in functions.items():
+                result = np.asarray(function(maps.copy(), now.copy()))
+                if result.shape != (len(maps),):
+                    raise ValueError(f'{key} gave the shape {result.shape} '
+                                     f'for {len(maps)} images')
+                similarity[key][i] = result
             if keep_maps:
                 kept.append(now)
     finally:
         restore()
     return RandomizationReport(
-        f.description, bool(cascading), [name for name, _ in steps], unchanged,
-        OrderedDict((key, np.array(v)) for key, v in similarity.items()),
-        classes, others, class_cosine, np.array(kept) if keep_maps else None)
+        cascading=bool(cascading), names=[name for name, _ in steps],
+        unchanged=unchanged, similarity=similarity,
+        zero=~maps.reshape(len(maps), -1).any(axis=1),
+        maps=np.array(kept) if keep_maps else None, **found)
 
 
-def class_sensitivity(network, images, rule=None, target=None, other=None,
-                      method='gradient', batch_size=64, **options):
+def class_sensitivity(network, images, rule=None, target=None,
+                      method='gradient', input_var=None, other=None,
+                      batch_size=64, **options):
     """The cosine of the maps of two classes, for each image.
 
     Parameters
     ----------
-    network, rule, method, **options
+    network, rule, method, input_var, **options
         As for `compile_saliency_function`.
     images : array of shape (n, ...)
         What to compute maps of.
@@ -519,17 +497,18 @@ def class_sensitivity(network, images, rule=None, target=None, other=None,
     Raises
     ------
     TypeError
-        If an argument is not of the kind described.
+        If the target is a function, or the network has one class.
     ValueError
-        If a class does not exist, or `other` is the same as `target`; and as
-        `compile_saliency_function` and its result do.
+        If `other` is the same as `target`.
+    TypeError, ValueError, AssertionError
+        As `compile_saliency_function` and its result do.
 
     Notes
     -----
-    The runner-up is the class that the explanation has to tell from the maximal
-    one. The two may well share evidence: judge by the plain gradient's cosine
-    on the same images. Why many rules depend on the later layers so little,
-    and so on the class, is in [1]_.
+    The runner-up is the class that the explanation has to tell from the
+    maximal one. The two may well share evidence: judge by the plain gradient's
+    cosine on the same images. Why many rules depend on the later layers so
+    little, and so on the class, is in [1]_.
 
     References
     ----------
@@ -547,15 +526,11 @@ def class_sensitivity(network, images, rule=None, target=None, other=None,
     >>> print(class_sensitivity(logits, np.float32([[1, 2]]), input_var=x))
     [0.]
     """
-    caller = 'class_sensitivity'
-    if callable(target):
-        raise TypeError(_wrong(caller, 'target to be a class', target))
-    f, logits = _compile(network, images, rule, target, method, batch_size,
-                         options)
-    classes = _classes(caller, 'target', target, logits)
-    others = _classes(caller, 'other', other, logits, classes)
-    return _cosines(f(images, classes, batch_size),
-                    f(images, others, batch_size))
+    *_, found = _explain(network, images, rule, target, method, input_var,
+                         other, batch_size, options)
+    if found['class_cosine'] is None:
+        raise TypeError('expected a class as target, and another one')
+    return found['class_cosine']
 
 
 def plot_reports(reports):
@@ -575,27 +550,20 @@ def plot_reports(reports):
 
     Raises
     ------
-    TypeError
-        If `reports` is no dict of reports.
     ValueError
         If they differ in their steps or measures, or there are none.
     ImportError
         Without matplotlib.
     """
-    if not (isinstance(reports, Mapping) and all(
-            isinstance(r, RandomizationReport) for r in reports.values())):
-        raise TypeError(_wrong('plot_reports', 'reports to be a dict of '
-                               'reports of randomization_test', reports))
-    kinds = set((r.cascading,) + tuple(r.names) + tuple(r.similarity)
-                for r in reports.values())
+    from .plot import Figure
+    kinds = {(r.cascading, *r.names, *r.similarity) for r in reports.values()}
     if len(kinds) != 1:
-        raise ValueError('plot_reports: expected reports of the same steps and '
-                         'measures, got %d different kinds' % len(kinds))
-    from .plot import _Figure
-    first = next(iter(reports.values()))
+        raise ValueError('expected the same steps and measures in all, got '
+                         f'{len(kinds)} kinds')
+    first, *_ = reports.values()
     panels, steps = len(first.similarity), first.cascading + len(first.names)
-    figure = _Figure((panels * max(3.5, 1 + .2 * steps), 4),
-                     constrained_layout=True)
+    figure = Figure((panels * max(3.5, 1 + .2 * steps), 4),
+                    constrained_layout=True)
     for i, measure in enumerate(first.similarity):
         axes = figure.add_subplot(1, panels, i + 1)
         known = measure in MEASURES  # from -1 to 1, for equal maps
@@ -617,121 +585,109 @@ def plot_reports(reports):
     return figure
 
 
-def _steps(caller, network, names, layers):
-    """Pairs: the name of a step, the parameters that it randomizes."""
-    from lasagne.layers import Layer, get_all_layers
-    if layers is None:
-        layers = [v for v in reversed(get_all_layers(network))
-                  if v.get_params()]
-    if not isinstance(layers, (Mapping, list, tuple)):
-        raise TypeError(_wrong(caller, 'layers to be a list or a dict of '
-                               'layers or their names', layers))
+def _explain(network, images, rule, target, method, input_var, other,
+             batch_size, options):
+    """The maps of the images, and their cosines to those of another class.
 
-    def find(wanted):
-        if not isinstance(wanted, (str, Layer)):
-            raise TypeError(_wrong(caller, 'layers to have layers or their '
-                                   'names', wanted))
-        found = [v for v in names if wanted in (v, names[v])]
-        if not found and isinstance(wanted, str):
-            raise _unknown_name(caller, wanted, list(names.values()))
-        if not found:
-            raise ValueError('%s: the layer %s in layers is not part of the '
-                             'network' % (caller, describe(wanted)))
-        if len(found) > 1:
-            raise ValueError('%s: expected layers to have names of one layer '
-                             'each, got %r, of %d' % (caller, wanted,
-                                                      len(found)))
-        (layer,) = found
-        params = layer.get_params()
-        if not params:
-            raise ValueError('%s: the layer %s in layers has no parameters' %
-                             (caller, names[layer]))
-        return names[layer], params
-
-    if isinstance(layers, Mapping):
-        steps = [(str(key), [p for wanted in flatten(value)
-                             for p in find(wanted)[1]])
-                 for key, value in layers.items()]
-    else:
-        steps = [find(wanted) for wanted in layers]
-    if not steps or not all(params for _, params in steps):
-        raise ValueError('%s: expected layers with parameters, got none%s' % (
-            caller, ''.join(' in %r' % name for name, p in steps if not p)))
-    return steps
-
-
-def _measures(caller, measures):
-    """The measures by name."""
-    if not isinstance(measures, (list, tuple)):
-        measures = [measures]
-    functions = OrderedDict()
-    for m in measures:
-        function = MEASURES.get(m) if isinstance(m, str) else m
-        if not callable(function):
-            raise ValueError(_wrong(caller, 'measures to be functions or some '
-                                    'of %s' % ', '.join(MEASURES), m))
-        if name_of(function) in functions:
-            raise ValueError('%s: expected measures of different names, got '
-                             'two called %s' % (caller, name_of(function)))
-        functions[name_of(function)] = function
-    if not functions:
-        raise ValueError('%s: expected a measure, got none' % caller)
-    return functions
-
-
-def _compile(network, images, rule, target, method, batch_size, options):
-    """A saliency function, and the logits of the images.
-
-    The logits are None where the target is a function, of whatever there is.
+    Returns a function from classes to maps, the maps of the target, and the
+    attributes of the report about classes: None for a function as the
+    target, and what is of another class where there is none.
     """
     f = compile_saliency_function(
         network, rule, target if callable(target) else 'given', method,
-        **options)
+        input_var, **options)
+    found = dict(description=f.description, classes=None, others=None,
+                 class_cosine=None)
+
+    explain = partial(f, images, batch_size=batch_size)
     if callable(target):
-        return f, None
+        return explain, explain(), found
     logits = compile_saliency_function(
-        network, target='all', method=lambda score, x: score.value,
-        **dict((k, v) for k, v in options.items() if k in COMPILATION))
-    return f, logits(images, batch_size=batch_size)
+        network, None, 'all', lambda score, x: score.value, input_var,
+        **{k: v for k, v in options.items() if k in (
+            'logits', 'mode', 'givens')})(
+                images, batch_size=batch_size).astype('float64')
+
+    def of_class(value):
+        if value is None or isinstance(value, str) and value == 'max':
+            value = logits.argmax(axis=1)
+        maps = explain(value)  # which checks the classes
+        return maps, np.full(len(maps), value)
+    maps, classes = of_class(target)
+    found['classes'] = classes
+    if other is not None or logits.shape[1] > 1:
+        logits[np.arange(len(maps)), classes] = -np.inf
+        other_maps, found['others'] = of_class(other)
+        if (found['others'] == classes).any():
+            raise ValueError('expected other to be another class than target, '
+                             f'got {found["others"]} and {classes}')
+        found['class_cosine'] = np.array([
+            _cosine(*np.array([a, b], 'float64').reshape(2, -1))
+            for a, b in zip(maps, other_maps)])
+    return explain, maps, found
 
 
-def _classes(caller, name, value, logits, besides=None):
-    """The class of each image; by default the largest, but for `besides`."""
-    n, count = logits.shape
-    every = np.arange(n)
-    if besides is not None:
-        logits = logits.astype('float64')
-        logits[every, besides] = -np.inf
-    if value is None or isinstance(value, str) and value == 'max':
-        classes = logits.argmax(axis=1)
+def _shared_variables(output, x):
+    """Those of floats that come in between, by where they do so last."""
+    depending, found = {x}, {}
+    for i, node in enumerate(io_toposort([x], [output])):
+        if depending.intersection(node.inputs):
+            depending.update(node.outputs)
+            found.update((v, i) for v in walk(
+                [v for v in node.inputs if v not in depending], inputs_of)
+                if isinstance(v, SharedVariable) and is_float_tensor(v))
+    return sorted(found, key=found.get)
+
+
+def _steps(network, x, layers):
+    """Pairs of the name of a step and what it randomizes; all parameters."""
+    if isinstance(network, Variable):
+        parts = {p: (p.name or f'#{i}', [p])
+                 for i, p in enumerate(_shared_variables(network, x))}
+        default = list(parts)[::-1]
     else:
-        classes = np.asarray(value)
-        if classes.dtype.kind not in 'iu' or classes.shape not in ((), (n,)):
-            raise TypeError(_wrong(
-                caller, '%s to be None, a class as an int, or a vector of '
-                'ints, one for each of %d images' % (name, n), value))
-        wrong = classes[(classes < 0) | (classes >= count)]
-        if wrong.size:
-            raise ValueError('%s: expected %s to be a class from 0 to %d, got '
-                             '%d' % (caller, name, count - 1, wrong[0]))
-        classes = np.full(n, classes)
-    if besides is not None and (classes == besides).any():
-        raise ValueError('%s: expected %s to be another class than target, got '
-                         '%d for both' % (caller, name,
-                                          classes[classes == besides][0]))
-    return classes
+        from lasagne.layers import get_all_layers
+        parts = {layer: (name, layer.get_params())
+                 for layer, name in named_layers(network).items()
+                 if layer.get_params()}
+        default = [v for v in get_all_layers(network)[::-1] if v in parts]
+
+    def find(wanted):
+        found = [part for v, part in parts.items() if wanted in (v, part[0])]
+        if len(found) != 1:
+            raise ValueError(
+                'expected layers to have one of those with parameters, got '
+                f'{describe(wanted)}, the name of {len(found)}: '
+                + perhaps(wanted, [name for name, _ in parts.values()]))
+        return found[0]
+
+    if isinstance(layers, Mapping):
+        steps = [(str(key), [p for v in flatten(value) for p in find(v)[1]])
+                 for key, value in layers.items()]
+    else:
+        steps = [find(v) for v in (default if layers is None else layers)]
+    if not steps:
+        raise ValueError('found nothing to randomize')
+    return steps, list(dict.fromkeys(
+        p for _, inside in parts.values() for p in inside))
+
+
+def _functions(measures, data_format):
+    """The measures by name."""
+    functions = {}
+    for m in flatten(measures):
+        m = MEASURES[m] if isinstance(m, str) else m
+        if name_of(m) in functions:
+            raise ValueError(f'two measures have the name {name_of(m)}')
+        functions[name_of(m)] = (partial(m, data_format=data_format)
+                                 if m in MEASURES.values() else m)
+    return functions
 
 
 def _cosine(a, b):
     """The cosine of two vectors, NaN where one of them is 0 or not finite."""
     norms = np.sqrt(a.dot(a)) * np.sqrt(b.dot(b))
     return a.dot(b) / norms if norms and np.isfinite(norms) else np.nan
-
-
-def _cosines(maps, others):
-    return np.array([_cosine(np.asarray(a, 'float64').ravel(),
-                             np.asarray(b, 'float64').ravel())
-                     for a, b in zip(maps, others)])
 
 
 def _mean(values):
