@@ -1,0 +1,302 @@
+"""Relevance here and with zennit on PyTorch, side by side, on SqueezeNet.
+
+The same network, weights and photographs in processes of their own, one thread
+each, which compute in turns, never at once. Checks that the relevance agrees,
+then prints times, memory, and the ratios, whichever way they fall. PyTorch and
+zennit may live in an environment of their own:
+
+    python -m venv peer && peer/bin/pip install torch zennit "numpy<2"
+    python tests/benchmarks/relevance.py --torch-python peer/bin/python
+
+Without one, what is measured here is printed alone.
+"""
+import argparse
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+WAYS = ['gradient', 'EpsilonPlus', 'EpsilonAlpha2Beta1']
+FIRES = [(16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192),
+         (64, 256), (64, 256)]
+
+
+def shapes():
+    """Those of the weights of the 26 convolutions, in order."""
+    yield 96, 3, 7, 7
+    channels = 96
+    for squeeze, expand in FIRES:
+        yield squeeze, channels, 1, 1
+        yield expand, squeeze, 1, 1
+        yield expand, squeeze, 3, 3
+        channels = 2 * expand
+    yield 1000, 512, 1, 1
+
+
+def arrays(path=None):
+    """Weights and biases in turn: of the compressed model, or made up."""
+    if path is None:
+        rng = np.random.RandomState(0)
+        for shape in shapes():
+            yield rng.randn(*shape) * (2. / np.prod(shape[1:])) ** .5
+            yield rng.randn(shape[0]) * .1
+        return
+    with open(path, 'rb') as file:
+        counts = np.fromfile(file, '<u4', 26)
+        for shape, count in zip(shapes(), counts):
+            codebook = np.fromfile(file, '<f4', 256)
+            bias = np.fromfile(file, '<f4', shape[0])
+            indices = np.fromfile(file, 'u1', count)
+            packed = np.fromfile(file, 'u1', (count + 1) // 2)
+            gaps = np.stack([packed & 15, packed >> 4], 1).ravel()[:count]
+            W = np.full(np.prod(shape), codebook[0])
+            W[np.cumsum(gaps.astype(int) + 1) - 1] = codebook[indices]
+            yield W.reshape(shape)
+            yield bias
+
+
+def photographs():
+    """Two that come with scikit-image, 227 x 227 BGR; noise without it."""
+    try:
+        import skimage.data
+        from PIL import Image
+    except ImportError:
+        return np.random.RandomState(1).rand(2, 3, 227, 227) * 255 - 115
+    images = []
+    for image in skimage.data.chelsea(), skimage.data.coffee():
+        side = min(image.shape[:2])
+        top, left = [(n - side) // 2 for n in image.shape[:2]]
+        square = Image.fromarray(image[top:top + side, left:left + side])
+        pixels = np.asarray(square.resize((227, 227), Image.BICUBIC), float)
+        images.append(pixels[:, :, ::-1] - (104, 117, 123))
+    return np.moveaxis(images, 3, 1)
+
+
+def lasagne_network(x, values, dtype='float32'):
+    """SqueezeNet 1.0, up to the logits; `values` as `arrays` yields them."""
+    from lasagne.layers import (ConcatLayer, Conv2DLayer, GlobalPoolLayer,
+                                InputLayer, MaxPool2DLayer)
+    values = iter(values)
+
+    def convolution(net, size, **kwargs):
+        W = next(values)[:, :, ::-1, ::-1].astype(dtype)  # not flipped there
+        return Conv2DLayer(net, len(W), size, W=W,
+                           b=next(values).astype(dtype), **kwargs)
+
+    def pool(net):
+        return MaxPool2DLayer(net, 3, 2, ignore_border=False)
+    net = pool(convolution(InputLayer((None, 3, 227, 227), x), 7, stride=2))
+    for number in range(2, 10):
+        net = convolution(net, 1)
+        net = ConcatLayer([convolution(net, 1), convolution(net, 3, pad=1)])
+        if number in (4, 8):
+            net = pool(net)
+    return GlobalPoolLayer(convolution(net, 1))
+
+
+def torch_network(values):
+    import torch
+    from torch import nn
+    values = iter(values)
+
+    def convolution(*args, **kwargs):
+        layer = nn.Conv2d(*args, **kwargs)
+        for parameter in layer.weight, layer.bias:
+            parameter.data = torch.tensor(next(values))
+        return nn.Sequential(layer, nn.ReLU())
+
+    class Fire(nn.Module):
+        def __init__(self, channels, squeeze, expand):
+            super().__init__()
+            self.squeeze = convolution(channels, squeeze, 1)
+            self.expand = nn.ModuleList([
+                convolution(squeeze, expand, 1),
+                convolution(squeeze, expand, 3, padding=1)])
+
+        def forward(self, h):
+            h = self.squeeze(h)
+            return torch.cat([expand(h) for expand in self.expand], 1)
+
+    def pool():
+        return nn.MaxPool2d(3, 2, ceil_mode=True)
+    layers, channels = [convolution(3, 96, 7, stride=2), pool()], 96
+    for number, (squeeze, expand) in enumerate(FIRES, 2):
+        layers.append(Fire(channels, squeeze, expand))
+        channels = 2 * expand
+        if number in (4, 8):
+            layers.append(pool())
+    network = nn.Sequential(*layers, convolution(512, 1000, 1),
+                            nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    return network.requires_grad_(False)
+
+
+# In the children. Each returns a function of the batch, and what it took to
+# make it.
+
+def function_here(way, values):
+    import gradmod  # before Theano
+    import lasagne
+    import theano
+    import theano.tensor as T
+    from gradmod import lrp
+    x, t = T.tensor4('x', 'float32'), T.ivector('t')
+    network = lasagne_network(x, values)
+    start = time.perf_counter()
+    if way == 'gradient':
+        logits = lasagne.layers.get_output(network, deterministic=True)
+    else:
+        with gradmod.modified(network, getattr(lrp, way)()):
+            logits = lasagne.layers.get_output(network, deterministic=True)
+    score = logits[T.arange(t.shape[0]), t]
+    seed = T.zeros_like(logits)
+    seed = T.set_subtensor(seed[T.arange(t.shape[0]), t],
+                           T.ones_like(score) if way == 'gradient' else score)
+    function = theano.function(
+        [x, t], theano.grad(None, x, known_grads={logits: seed}))
+    return function, time.perf_counter() - start
+
+
+def import_zennit():
+    """It imports torchvision, whose library may be made for other hardware."""
+    try:
+        import zennit.composites
+    except RuntimeError:
+        from unittest import mock
+        for name in list(sys.modules):
+            if name.startswith('zennit'):
+                del sys.modules[name]
+        for name in '', '.models', '.models.resnet', '.models.vgg':
+            sys.modules['torchvision' + name] = mock.MagicMock()
+        import zennit.composites
+    return zennit
+
+
+def function_there(way, values):
+    import torch
+    torch.set_num_threads(1)
+    zennit = import_zennit()
+    network = torch_network(values)
+
+    def attribute(network, images, targets):
+        x = torch.tensor(images, requires_grad=True)
+        logits = network(x)
+        at = np.arange(len(images)), targets
+        seed = torch.zeros_like(logits)
+        seed[at] = 1. if way == 'gradient' else logits[at].detach()
+        return torch.autograd.grad(logits, x, seed)[0].numpy()
+
+    def function(images, targets):
+        if way == 'gradient':
+            return attribute(network, images, targets)
+        composite = getattr(zennit.composites, way)()
+        with composite.context(network) as modified:
+            return attribute(modified, images, targets)
+    return function, 0.
+
+
+def child(which, way, folder):
+    """Compute whenever stdin has a line; answer with one."""
+    with np.load(os.path.join(folder, 'weights.npz')) as archive:
+        values = [archive[f'arr_{i}'] for i in range(52)]
+    images = np.load(os.path.join(folder, 'batch.npy'))
+    targets = np.int32([285, 967])  # the cat and the cup
+    make = function_here if which == 'here' else function_there
+    function, compiling = make(way, values)
+    np.save(os.path.join(folder, f'{which}-{way}.npy'),
+            function(images, targets))
+    print('READY', compiling, flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        function(images, targets)
+        print('TIME', time.perf_counter() - start, resource.getrusage(
+            resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)
+
+
+# In the parent.
+
+def answer(process):
+    for line in process.stdout:
+        if line.startswith(('READY', 'TIME')):
+            return [float(word) for word in line.split()[1:]]
+    sys.exit(f'{process.args}: the process ended; its message is above')
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('--torch-python', metavar='PATH',
+        help='an interpreter with torch and zennit')
+    add('--weights', metavar='PATH',
+        help='compressed_SqueezeNet.net (default: random)')
+    add('--rounds', type=int, default=10, metavar='N')
+    add('--child', nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        return child(*args.child)
+    env = dict(os.environ, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1',
+               MKL_NUM_THREADS='1')
+    here = dict(env, PYTHONPATH=os.pathsep.join(filter(None, [
+        os.path.join(HERE, '..', '..'), os.environ.get('PYTHONPATH')])),
+        THEANO_FLAGS=','.join(filter(None, [
+            os.environ.get('THEANO_FLAGS'), 'floatX=float32'])))
+    sides = [('here', sys.executable, here)]
+    if args.torch_python:
+        there = {k: v for k, v in env.items() if k != 'PYTHONPATH'}
+        sides.append(('there', args.torch_python, there))
+    processes, seconds, memory, compiling = {}, {}, {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(os.path.join(folder, 'weights.npz'),
+                 *[v.astype('float32') for v in arrays(args.weights)])
+        np.save(os.path.join(folder, 'batch.npy'),
+                photographs().astype('float32'))
+        try:
+            for which, python, environment in sides:
+                for way in WAYS:
+                    process = processes[which, way] = subprocess.Popen(
+                        [python, os.path.abspath(__file__), '--child', which,
+                         way, folder], stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE, env=environment,
+                        universal_newlines=True, bufsize=1)
+                    (compiling[which, way],) = answer(process)
+                    seconds[which, way] = []
+            for round in range(args.rounds + 1):
+                for key in random.sample(list(processes), len(processes)):
+                    processes[key].stdin.write('\n')
+                    duration, memory[key] = answer(processes[key])
+                    if round:  # the first warms up
+                        seconds[key].append(duration)
+        finally:
+            for process in processes.values():
+                process.stdin.close()
+                process.wait()
+        results = {key: np.load(os.path.join(folder, '-'.join(key) + '.npy'))
+                   for key in processes}
+    print(f'SqueezeNet, 2 photographs, one thread, {args.rounds} rounds\n')
+    print('| | compile | / gradient | memory | / gradient | here | zennit | '
+          'here / zennit (quartiles) | difference |\n|' + '---|' * 9)
+    for way in WAYS:
+        a, key, plain = seconds['here', way], ('here', way), ('here', WAYS[0])
+        row = (f'| {way} | {compiling[key]:.1f} s '
+               f'| {compiling[key] / compiling[plain]:.1f} '
+               f'| {memory[key]:.0f} MB | {memory[key] / memory[plain]:.2f} '
+               f'| {np.median(a):.3f} s |')
+        if args.torch_python:
+            b, ours, theirs = (seconds['there', way], results[key],
+                               results['there', way])
+            low, middle, high = np.percentile(np.divide(a, b), [25, 50, 75])
+            error = abs(ours - theirs).max() / abs(theirs).max()
+            row += (f' {np.median(b):.3f} s | {middle:.2f} ({low:.2f} to '
+                    f'{high:.2f}) | {error:.1e} |')
+        print(row)
+
+
+if __name__ == '__main__':
+    main()
