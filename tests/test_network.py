@@ -500,6 +500,8 @@ class ParametricRectifierLayer(Layer):
     def get_output_for(self, x, **kwargs):
         return T.nnet.relu(x, .25)
 
+    get_output_for.__module__ = 'lasagne.layers.special'
+
 
 class LeakyRectifierLayer(NonlinearityLayer):
     """Keeps its nonlinearity, other than one would think."""
@@ -896,6 +898,17 @@ def test_a_shallow_copy_of_a_layer_under_a_rule():
         assert not rules(net)
         second.undo()
     assert copied.nonlinearity is rule
+
+
+def test_somebody_else_puts_back_all_attributes():
+    net = mlp(rectify)
+    attributes = vars(layer(net, '0'))
+    with unchanged(net):
+        before = dict(attributes)
+        handle = modified(net, GuidedBackprop)
+        attributes.clear()
+        attributes.update(before)
+        handle.undo()
 
 
 # The rest
