@@ -4,11 +4,10 @@ from .base import ModifiedBackprop, override_gradient
 from .check import check_gradient
 from .expression import RECTIFIERS, override_in
 from .network import apply, modified
-from .rules import (BackpropThrough, ClipGradient, ClipGradientNorm,
-                    DeconvNet, DeconvNonlinearity, DeepLiftRescale,
+from .rules import (BackpropThrough, BetaSmooth, DeconvNet, DeepLiftRescale,
                     EpsilonLRP, GradientProbe, GradientReversal,
-                    GuidedBackprop, GuidedGradient, NaNGuard, NoisyGradient,
-                    RectGrad, ScaleGradient, StraightThrough, ZeroBackprop)
+                    GuidedBackprop, GuidedGradient, RectGrad, StraightThrough,
+                    ZeroBackprop)
 from .saliency import compile_saliency_function, saliency_map
 
 __version__ = '0.1.0'
@@ -17,8 +16,6 @@ __all__ = [
     'modified', 'apply', 'override_in', 'RECTIFIERS',
     'saliency_map', 'compile_saliency_function',
     'GuidedBackprop', 'DeconvNet', 'ZeroBackprop', 'GuidedGradient',
-    'DeconvNonlinearity', 'BackpropThrough', 'RectGrad',
+    'BackpropThrough', 'BetaSmooth', 'RectGrad',
     'EpsilonLRP', 'DeepLiftRescale',
-    'StraightThrough', 'GradientReversal', 'ScaleGradient', 'ClipGradient',
-    'ClipGradientNorm', 'NoisyGradient',
-    'GradientProbe', 'NaNGuard']
+    'StraightThrough', 'GradientReversal', 'GradientProbe']

@@ -101,7 +101,7 @@ def test_expanded_opaque_and_restated_agree(weights, dtype, tolerance):
     rng = np.random.RandomState(0)
     images = rng.rand(2, 3, 8, 8).repeat(4, 2).repeat(4, 3) - .5
     with np.load(weights) as archive:
-        arrays = [archive['arr_%d' % i].astype('float64')
+        arrays = [archive[f'arr_{i}'].astype('float64')
                   for i in range(len(archive.files))]
     want = restated(images, arrays, reference.guided)
     assert np.abs(want).max() > 1e-3
