@@ -51,14 +51,14 @@ class GradientReport:
 
 
 def check_gradient(function, dtype='float32', shape=(1,)):
-    """Tell what gradient ``theano.grad`` takes through a function of one input.
+    """Tell what gradient ``theano.grad`` takes through a function.
 
     Parameters
     ----------
     function : callable
         A rule, such as ``GuidedBackprop(relu)``, a result of
-        `override_gradient`, or any function of one Theano variable that returns
-        one of a float dtype.
+        `override_gradient`, or any function of one Theano variable that
+        returns one of a float dtype.
     dtype : str, optional
         Of z and g: a float dtype.
     shape : tuple of int, optional
@@ -92,7 +92,8 @@ def check_gradient(function, dtype='float32', shape=(1,)):
     """
     z = T.TensorType(dtype, (False,) * len(shape))('z')
     if z.dtype not in T.float_dtypes:  # which would give zeros
-        raise TypeError(f'check_gradient: expected a float dtype, got {z.dtype}')
+        raise TypeError('check_gradient: expected a float dtype, '
+                        f'got {z.dtype}')
     y = function(z)
     g = y.type('g')
 

@@ -92,7 +92,7 @@ def test_parameters(rule, name, expected):
         check(f, expected(value), 'float32', 2e-6)
     with theano.configparser.change_flags(warn_float64='raise'):
         for value in .1, np.float64(.1), np.array([.1]):
-            rule(closed, **{name: value})(T.fvector())
+            rule(T.nnet.relu, **{name: value})(T.fvector())
     for value in '1.5', 2j, T.zvector():
         with pytest.raises(TypeError):
             rule(closed, **{name: value})(T.vector())
@@ -138,8 +138,8 @@ def test_rect_grad_by_quantile(shape):
 
 
 @pytest.mark.parametrize('dtype, q, n, closed', [
-    ('float32', .3, 50, 15), ('float64', .07, 100, 7), ('float32', .98, 50, 49),
-    ('float64', .3, 11, 4), ('float32', 1e-9, 50, 1), ('float64', .5, 2, 1)])
+    ('float32', .3, 50, 15), ('float64', .07, 100, 7), ('float64', .3, 11, 4),
+    ('float32', .98, 50, 49), ('float32', 1e-9, 50, 1), ('float64', .5, 2, 1)])
 def test_a_quantile_that_is_rounded_up(dtype, q, n, closed):
     # ceil(q n) of the decimal q; .3 * 50 is 15.0000006 in float32
     f = gradient(gradmod.RectGrad(T.nnet.relu, quantile=q), dtype)

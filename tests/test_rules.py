@@ -1,4 +1,4 @@
-"""The rules of the historic recipe, and the scalar ops that they are made of."""
+"""The rules of the historic recipe, and the scalar ops they are made of."""
 import pickle
 
 import numpy as np
@@ -21,7 +21,7 @@ MODES = {'py': theano.Mode(linker='py', optimizer='fast_compile'),
 def special_values(dtype):
     """All pairs (z, g) of every sign, zero, subnormal, huge, infinite, NaN."""
     info = np.finfo(dtype)
-    negative_nan = np.copysign(np.asarray(np.nan, dtype), np.asarray(-1, dtype))
+    negative_nan = np.copysign(np.array(np.nan, dtype), np.array(-1, dtype))
     assert np.isnan(negative_nan) and np.signbit(negative_nan)
     values = np.array([-np.inf, info.min, -1.5, -info.tiny, -0., 0.,
                        info.tiny / 4, info.tiny, 1.5, info.max, np.inf,
