@@ -4,21 +4,17 @@ from .base import ModifiedBackprop, override_gradient
 from .check import check_gradient
 from .expression import RECTIFIERS, override_in
 from .network import modified
-from .rules import (BackpropThrough, ClipGradient, ClipGradientNorm,
-                    DeconvNet, DeconvNonlinearity, DeepLiftRescale,
+from .rules import (BackpropThrough, BetaSmooth, DeconvNet, DeepLiftRescale,
                     EpsilonLRP, GradientProbe, GradientReversal,
-                    GuidedBackprop, GuidedGradient, NaNGuard, NoisyGradient,
-                    RectGrad, ScaleGradient, StraightThrough, ZeroBackprop)
+                    GuidedBackprop, GuidedGradient, RectGrad, StraightThrough,
+                    ZeroBackprop)
 from .saliency import compile_saliency_function, saliency_map
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 __all__ = [
     'ModifiedBackprop', 'override_gradient', 'check_gradient',
     'modified', 'override_in', 'RECTIFIERS',
     'saliency_map', 'compile_saliency_function',
     'GuidedBackprop', 'DeconvNet', 'ZeroBackprop', 'GuidedGradient',
-    'DeconvNonlinearity', 'BackpropThrough', 'RectGrad',
-    'EpsilonLRP', 'DeepLiftRescale',
-    'StraightThrough', 'GradientReversal', 'ScaleGradient', 'ClipGradient',
-    'ClipGradientNorm', 'NoisyGradient',
-    'GradientProbe', 'NaNGuard']
+    'BackpropThrough', 'RectGrad', 'BetaSmooth', 'EpsilonLRP',
+    'DeepLiftRescale', 'StraightThrough', 'GradientReversal', 'GradientProbe']

@@ -10,57 +10,57 @@ import theano.tensor as T
 
 
 class _Gate(scalar.ScalarOp):
-    """Lets the last input, the gradient, pass or puts 0 in its place."""
+    """Lets the first input, the gradient, pass or puts 0 in its place.
 
-    # Theano's in-place optimizer makes such ops anew by their class, with the
-    # constructor's arguments of `ScalarOp`.
+    The first, because Theano's in-place optimizer overwrites the first input
+    that it may: the gradient is still in the processor's cache.
+    """
+
+    # That optimizer makes such ops anew by their class, with a preference as
+    # the argument of the constructor.
+    output_types_preference = scalar.transfer_type(0)
+
     def output_types(self, types):
         if not all(t in scalar.float_types for t in types):
-            raise TypeError('%s: expected floats, got %s' % (
-                self, ', '.join(str(t) for t in types)))
-        if hasattr(self, 'output_types_preference'):
-            return super().output_types(types)
-        return [types[-1]]
+            raise TypeError(f'{self}: expected floats, got {types}')
+        return super().output_types(types)
 
     def c_code_cache_version(self):
-        return (4,)
+        return (5,)
 
 
 class GuidedRectifier(_Gate):
-    """g [z > 0] [g > 0], elementwise, of z and g; NaN if g is and z > 0."""
+    """g [z > 0] [g > 0], elementwise, of g and z; NaN if g is and z > 0."""
 
     nin = 2
 
-    def impl(self, z, g):
+    def impl(self, g, z):
         return 0. if g <= 0 or not z > 0 else g
 
     def c_code(self, node, name, inputs, outputs, sub):
         # The sign of a gradient is a coin toss to a branch predictor, so there
-        # is nothing here that compilers make a branch of: the larger of two
-        # integers and a mask. The bits of a positive float are those of a
-        # positive integer. NaN may have either sign: `nan` is a positive one
-        # where g is a negative one, and 0 elsewhere.
+        # is nothing here that compilers make a branch of: two masks. As signed
+        # integers, the bits of the floats from -0 down to -infinity are the
+        # smallest, up to those of -infinity; 0, the positive floats and NaN of
+        # either sign are above.
         # Where there is C code for float16, it computes in float32.
-        (z, g), (out,) = inputs, outputs
-        bits, minus_infinity, nan = (
-            (64, '0xfff0000000000000', '0x7ff8000000000000')
-            if node.outputs[0].type.dtype == 'float64' else
-            (32, '0xff800000', '0x7fc00000'))
-        return """{
-            union {npy_float%(bits)d value; npy_int%(bits)d bits;} g;
-            g.value = %(g)s;
-            npy_int%(bits)d nan = %(nan)s & -(npy_int%(bits)d)(
-                (npy_uint%(bits)d)g.bits > %(minus_infinity)s);
-            g.bits = g.bits > nan ? g.bits : nan;
-            g.bits &= -(npy_int%(bits)d)(%(z)s > 0);
-            %(out)s = g.value;
-        }""" % {'bits': bits, 'nan': nan, 'minus_infinity': minus_infinity,
-                'z': z, 'g': g, 'out': out}
+        (g, z), (out,) = inputs, outputs
+        bits, minus_infinity = (
+            (64, '0xfff0000000000000')
+            if node.outputs[0].type.dtype == 'float64' else (32, '0xff800000'))
+        integer = f'npy_int{bits}'
+        return f"""{{
+            union {{npy_float{bits} value; {integer} bits;}} g;
+            g.value = {g};
+            g.bits &= -({integer})(g.bits > ({integer}){minus_infinity});
+            g.bits &= -({integer})({z} > 0);
+            {out} = g.value;
+        }}"""
 
     def grad(self, inputs, output_grads):
-        (z, g), (v,) = inputs, output_grads
+        (g, z), (v,) = inputs, output_grads
         is_open = scalar.and_(z > z.zeros_like(), g > g.zeros_like())
-        return [z.zeros_like(), scalar.switch(is_open, v, v.zeros_like())]
+        return [scalar.switch(is_open, v, v.zeros_like()), z.zeros_like()]
 
 
 class Rectifier(_Gate):
@@ -73,7 +73,7 @@ class Rectifier(_Gate):
 
     def c_code(self, node, name, inputs, outputs, sub):
         (g,), (out,) = inputs, outputs
-        return '%s = %s <= 0 ? 0 : %s;' % (out, g, g)
+        return f'{out} = {g} <= 0 ? 0 : {g};'
 
     def grad(self, inputs, output_grads):
         (g,), (v,) = inputs, output_grads

@@ -3,16 +3,28 @@
 In the formulas z is the input of the nonlinearity f, g the gradient of the
 cost with respect to f(z), and [c] is 1 where c holds and 0 elsewhere.
 
-A parameter is a number, an array or a Theano variable. Whatever else it is, a
-TypeError says so when the rule is first applied.
+A parameter is a number, an array or a Theano variable; it is cast to the dtype
+of g. Anything else is a TypeError when the rule is first applied.
 """
 import numpy as np
 import theano.tensor as T
 
-from ._theano import Assert, Print, TensorVariable, equal_computations
+from ._theano import Assert, Print, Variable, equal_computations
 from .base import ModifiedBackprop
 from .errors import describe
 from .rectifiers import guided_rectifier, rectifier
+
+
+def identity(x):
+    """x itself: for a rule that is a layer of its own."""
+    return x
+
+
+def _like(g, value):
+    """A parameter (numbers or a variable) in the dtype of `g`."""
+    if not isinstance(value, Variable):
+        value = np.asarray(value)  # of a number Theano would make float32
+    return T.cast(value, g.dtype)
 
 
 class GuidedBackprop(ModifiedBackprop):
@@ -67,7 +79,7 @@ class GuidedBackprop(ModifiedBackprop):
         (z,), (g,) = inputs, out_grads
         if outputs and equal_computations(outputs, [T.nnet.relu(z)]):
             (z,) = outputs  # as positive as z, which need not be kept then
-        return (guided_rectifier(z, g),)
+        return (guided_rectifier(g, z),)
 
 
 class DeconvNet(ModifiedBackprop):
@@ -130,8 +142,8 @@ class ZeroBackprop(ModifiedBackprop):
 
     Parameters
     ----------
-    nonlinearity : callable
-        See `ModifiedBackprop`.
+    nonlinearity : callable, optional
+        The identity by default: a layer of its own.
 
     Examples
     --------
@@ -145,25 +157,12 @@ class ZeroBackprop(ModifiedBackprop):
     [3. 3. 3.]
     """
 
+    def __init__(self, nonlinearity=identity):
+        super().__init__(nonlinearity)
+
     def grad(self, inputs, out_grads):
         (z,) = inputs
         return (z.zeros_like(),)
-
-
-def identity(x):
-    """x itself: for a rule that is a layer of its own."""
-    return x
-
-
-def _like(g, rule, name):
-    """A rule's parameter (numbers or a variable) in the dtype of `g`."""
-    value = given = getattr(rule, name)
-    if not isinstance(given, TensorVariable):
-        value = np.asarray(given)  # of a number Theano would make float32
-    if np.dtype(value.dtype).kind not in 'biuf':
-        raise TypeError('%r: expected %s to be a real number, array or tensor '
-                        'variable, got %s' % (rule, name, describe(given)))
-    return T.cast(value, g.dtype)
 
 
 class GuidedGradient(ModifiedBackprop):
@@ -200,41 +199,14 @@ class GuidedGradient(ModifiedBackprop):
         return (T.switch(g <= 0, t.zeros_like(), t),)
 
 
-class DeconvNonlinearity(ModifiedBackprop):
-    """The nonlinearity applied to the gradient: f(g).
-
-    What recipes for Lasagne call DeconvNet. For ReLU it is `DeconvNet`; a
-    leaky or ELU unit lets some of the negative gradient pass.
-
-    Parameters
-    ----------
-    nonlinearity : callable
-        See `ModifiedBackprop`.
-
-    Examples
-    --------
-    >>> import gradmod
-    >>> import theano, theano.tensor as T
-    >>> leaky = gradmod.DeconvNonlinearity(lambda z: T.nnet.relu(z, .5))
-    >>> z, w = T.vectors('zw')
-    >>> saliency = theano.grad((leaky(z) * w).sum(), z)
-    >>> f = theano.function([z, w], saliency, allow_input_downcast=True)
-    >>> print(f([-1, -1, 2], [5, -6, 7]))
-    [ 5. -3.  7.]
-    """
-
-    def grad(self, inputs, out_grads):
-        (g,) = out_grads
-        return (self.nonlinearity(g),)
-
 
 class BackpropThrough(ModifiedBackprop):
     """The gradient as if there were no nonlinearity: g.
 
     Parameters
     ----------
-    nonlinearity : callable
-        See `ModifiedBackprop`.
+    nonlinearity : callable, optional
+        The identity by default: a layer of its own.
 
     Notes
     -----
@@ -253,8 +225,62 @@ class BackpropThrough(ModifiedBackprop):
     [3. 3.]
     """
 
+    def __init__(self, nonlinearity=identity):
+        super().__init__(nonlinearity)
+
     def grad(self, inputs, out_grads):
         return out_grads
+
+
+class BetaSmooth(ModifiedBackprop):
+    """The gradient of a softplus, for rectifiers: g sigmoid(beta z).
+
+    Explanations change fast where rectifiers open and close: an image can be
+    altered so that its map shows whatever one likes while the output stays.
+    Those of softplus(z) = log(1 + exp(beta z)) / beta are smooth [1]_.
+
+    Parameters
+    ----------
+    nonlinearity : callable
+        The rectifier, or another nonlinearity that resembles it; see
+        `ModifiedBackprop`.
+    beta : float or scalar variable, optional
+        The larger, the closer to the rectifier's own gradient, g [z > 0].
+
+    Notes
+    -----
+    The paper replaces the rectifier itself, and with it the network's output
+    and all activations. Here the forward pass is kept.
+
+    The rule may be differentiated, unlike a rectifier's gradient: the second
+    derivative is v g beta sigmoid(beta z) sigmoid(-beta z), for optimizing a
+    map. A small beta shows a network that is not the one in use: compare maps
+    for some values.
+
+    References
+    ----------
+    .. [1] Dombrowski, Alber, Anders, Ackermann, Mueller, Kessel (2019):
+       Explanations can be manipulated and geometry is to blame. NeurIPS.
+
+    Examples
+    --------
+    >>> import gradmod
+    >>> import theano, theano.tensor as T
+    >>> relu = gradmod.BetaSmooth(T.nnet.relu, beta=1)
+    >>> z = T.vector('z')
+    >>> f = theano.function([z], theano.grad((4 * relu(z)).sum(), z),
+    ...                     allow_input_downcast=True)
+    >>> print(f([-1, 0, 1]).round(2))
+    [1.08 2.   2.92]
+    """
+
+    def __init__(self, nonlinearity, beta=10.):
+        super().__init__(nonlinearity)
+        self.beta = beta
+
+    def grad(self, inputs, out_grads):
+        (z,), (g,) = inputs, out_grads
+        return (g * T.nnet.sigmoid(_like(g, self.beta) * z),)
 
 
 class RectGrad(ModifiedBackprop):
@@ -304,26 +330,24 @@ class RectGrad(ModifiedBackprop):
     def grad(self, inputs, out_grads, outputs):
         (g,), (y,) = out_grads, outputs
         contribution = y * g
-        threshold = _like(g, self, 'threshold')
+        threshold = _like(g, self.threshold)
         if self.quantile is not None:
-            rows = contribution.flatten(2) if g.ndim > 1 else (
-                contribution.dimshuffle('x', *range(g.ndim)).flatten(2))
-            quantile = _like(g, self, 'quantile')
-            if quantile.ndim:
-                raise TypeError('%r: expected quantile to be a single number, '
-                                'got %s' % (self, describe(self.quantile)))
-            n = rows.shape[1] * (1 - np.finfo(g.dtype).eps)  # of q rounded up
-            position = T.ceil(quantile * n).astype('int64') - 1
-            threshold = T.sort(rows, axis=1)[:, T.maximum(position, 0)]
-            threshold = threshold.dimshuffle(*[0] + ['x'] * (g.ndim - 1)) if (
-                g.ndim > 1) else threshold[0]
+            samples = contribution if g.ndim > 1 else (
+                T.shape_padleft(contribution))
+            ordered = T.sort(samples.flatten(2), axis=1)
+            # q n, of a q that was rounded up
+            n = ordered.shape[1] * (1 - np.finfo(g.dtype).eps)
+            position = T.ceil(_like(g, self.quantile) * n).astype('int64') - 1
+            threshold = ordered[:, T.maximum(position, 0)]
+            threshold = (T.shape_padright(threshold, g.ndim - 1)
+                         if g.ndim > 1 else threshold[0])
         return (T.switch(contribution > threshold, g, g.zeros_like()),)
 
 
 # Attribution
 
 class EpsilonLRP(ModifiedBackprop):
-    """Layer-wise relevance propagation, epsilon rule: g f(z) / (z + eps sign(z)).
+    """Epsilon rule of layer-wise relevance: g f(z) / (z + eps sign(z)).
 
     With it in place of every nonlinearity, the gradient times the input is the
     relevance that the epsilon rule assigns to the input [1]_, following [2]_.
@@ -346,8 +370,9 @@ class EpsilonLRP(ModifiedBackprop):
     ----------
     .. [1] Bach et al. (2015): On Pixel-Wise Explanations for Non-Linear
        Classifier Decisions by Layer-Wise Relevance Propagation. PLoS ONE.
-    .. [2] Ancona, Ceolini, Oztireli, Gross (2018): Towards better understanding
-       of gradient-based attribution methods for deep neural networks. ICLR.
+    .. [2] Ancona, Ceolini, Oztireli, Gross (2018): Towards better
+       understanding of gradient-based attribution methods for deep neural
+       networks. ICLR.
 
     Examples
     --------
@@ -367,7 +392,7 @@ class EpsilonLRP(ModifiedBackprop):
 
     def grad(self, inputs, out_grads, outputs):
         (z,), (g,), (y,) = inputs, out_grads, outputs
-        epsilon = _like(g, self, 'epsilon')
+        epsilon = _like(g, self.epsilon)
         stabilised = z + T.switch(z >= 0, epsilon, -epsilon)
         return (g * y / stabilised,)
 
@@ -414,18 +439,20 @@ class DeepLiftRescale(ModifiedBackprop):
     [0.75 0.  ]
     """
 
+    couples_samples = True
+
     def __init__(self, nonlinearity, tolerance=1e-6):
         super().__init__(nonlinearity)
         self.tolerance = tolerance
 
     def grad(self, inputs, out_grads, outputs, true_grads):
         (z,), (g,), (y,), (t,) = inputs, out_grads, outputs, true_grads
-        half = Assert('%r: expected as many references as samples, got an odd '
-                      'number of both' % self)(
+        half = Assert(f'{self!r}: expected as many references as samples, got '
+                      'an odd number of both')(
                           z.shape[0] // 2, T.eq(z.shape[0] % 2, 0))
         dz = T.tile(z[:half] - z[half:], (2,) + (1,) * (z.ndim - 1))
         dy = T.tile(y[:half] - y[half:], (2,) + (1,) * (z.ndim - 1))
-        small = abs(dz) <= _like(z, self, 'tolerance')
+        small = abs(dz) <= _like(z, self.tolerance)
         ratio = dy / T.switch(small, T.ones_like(dz), dz)
         return (T.switch(small, t, g * ratio),)
 
@@ -441,9 +468,9 @@ class StraightThrough(ModifiedBackprop):
 
     Parameters
     ----------
-    nonlinearity : callable
-        Such as ``theano.tensor.sgn``. A result that is not of a float dtype
-        has to be cast to one.
+    nonlinearity : callable, optional
+        Such as ``theano.tensor.sgn``; the identity by default. A result that
+        is not of a float dtype has to be cast to one.
     bound : float or scalar variable, optional
         No gradient passes where abs(z) exceeds it.
 
@@ -466,7 +493,7 @@ class StraightThrough(ModifiedBackprop):
     [0. 3. 3.]
     """
 
-    def __init__(self, nonlinearity, bound=None):
+    def __init__(self, nonlinearity=identity, bound=None):
         super().__init__(nonlinearity)
         self.bound = bound
 
@@ -474,41 +501,11 @@ class StraightThrough(ModifiedBackprop):
         (z,), (g,) = inputs, out_grads
         if self.bound is None:
             return (g,)
-        return (T.switch(abs(z) <= _like(z, self, 'bound'), g, g.zeros_like()),)
+        return (T.switch(abs(z) <= _like(z, self.bound), g, g.zeros_like()),)
 
 
-class ScaleGradient(ModifiedBackprop):
-    """The true gradient times a factor: factor f'(z) g.
 
-    Parameters
-    ----------
-    nonlinearity : callable, optional
-        The identity by default: a layer of its own.
-    factor : float or scalar variable
-        A shared variable can be changed during training.
-
-    Examples
-    --------
-    >>> import gradmod
-    >>> import theano, theano.tensor as T
-    >>> slower = gradmod.ScaleGradient(factor=.1)
-    >>> z = T.vector('z')
-    >>> f = theano.function([z], theano.grad((3 * slower(z)).sum(), z),
-    ...                     allow_input_downcast=True)
-    >>> print(f([-2, 1]))
-    [0.3 0.3]
-    """
-
-    def __init__(self, nonlinearity=identity, factor=1.):
-        super().__init__(nonlinearity)
-        self.factor = factor
-
-    def grad(self, inputs, out_grads, true_grads):
-        (t,) = true_grads
-        return (t * _like(t, self, 'factor'),)
-
-
-class GradientReversal(ScaleGradient):
+class GradientReversal(ModifiedBackprop):
     """The gradient reversal layer: -factor f'(z) g.
 
     Between a feature extractor and a classifier of domains it makes the
@@ -539,112 +536,16 @@ class GradientReversal(ScaleGradient):
     [-1.5 -1.5]
     """
 
-    def grad(self, inputs, out_grads, true_grads):
-        (t,) = true_grads
-        return (-t * _like(t, self, 'factor'),)
-
-
-class ClipGradient(ModifiedBackprop):
-    """The true gradient, clipped by value: min(max(f'(z) g, low), high).
-
-    Parameters
-    ----------
-    nonlinearity : callable, optional
-        The identity by default: a layer of its own.
-    low, high : float or scalar variable
-        The bounds.
-
-    Examples
-    --------
-    >>> import gradmod
-    >>> import theano, theano.tensor as T
-    >>> clipped = gradmod.ClipGradient(low=-1, high=1)
-    >>> z = T.vector('z')
-    >>> f = theano.function([z], theano.grad((clipped(z) ** 2).sum(), z),
-    ...                     allow_input_downcast=True)
-    >>> print(f([-2, .25]))
-    [-1.   0.5]
-    """
-
-    def __init__(self, nonlinearity=identity, low=-1., high=1.):
+    def __init__(self, nonlinearity=identity, factor=1.):
         super().__init__(nonlinearity)
-        self.low = low
-        self.high = high
+        self.factor = factor
 
     def grad(self, inputs, out_grads, true_grads):
         (t,) = true_grads
-        return (T.clip(t, _like(t, self, 'low'), _like(t, self, 'high')),)
+        return (-t * _like(t, self.factor),)
 
 
-class ClipGradientNorm(ModifiedBackprop):
-    """The true gradient t = f'(z) g, clipped by norm: t min(1, norm / ||t||).
 
-    Parameters
-    ----------
-    nonlinearity : callable, optional
-        The identity by default: a layer of its own.
-    norm : float or scalar variable
-        The largest Euclidean norm that the gradient, of the whole batch, may
-        have. One that is 0 stays 0. Both are computed in float64.
-
-    Examples
-    --------
-    >>> import gradmod
-    >>> import theano, theano.tensor as T
-    >>> clipped = gradmod.ClipGradientNorm(norm=1)
-    >>> z = T.vector('z')
-    >>> f = theano.function([z], theano.grad((clipped(z) ** 2).sum(), z),
-    ...                     allow_input_downcast=True)
-    >>> print(f([3, 4]))
-    [0.6 0.8]
-    """
-
-    def __init__(self, nonlinearity=identity, norm=1.):
-        super().__init__(nonlinearity)
-        self.norm = norm
-
-    def grad(self, inputs, out_grads, true_grads):
-        (t,) = true_grads
-        length = T.cast(t, 'float64').norm(2)  # in which squares fit
-        norm = _like(length, self, 'norm')
-        bound = T.maximum(length, norm)
-        scale = norm / T.switch(T.eq(bound, 0), 1, bound)
-        return (t * T.cast(scale, t.dtype),)
-
-
-class NoisyGradient(ModifiedBackprop):
-    """The true gradient plus noise: f'(z) g + noise.
-
-    Parameters
-    ----------
-    nonlinearity : callable, optional
-        The identity by default: a layer of its own.
-    noise : Variable
-        Of the shape of z, drawn outside of the rule, with a stream of Theano's:
-        ``streams.normal((64, 10), std=.1)``. Draws inside a rule would be one
-        draw for all the layers that share it; make one instance a layer.
-
-    Examples
-    --------
-    >>> import gradmod
-    >>> import theano, theano.tensor as T
-    >>> from theano.sandbox.rng_mrg import MRG_RandomStreams
-    >>> noise = MRG_RandomStreams(1).normal((1000,), std=.1)
-    >>> noisy = gradmod.NoisyGradient(noise=noise)
-    >>> z = T.vector('z')
-    >>> f = theano.function([z], theano.grad((3 * noisy(z)).sum(), z),
-    ...                     allow_input_downcast=True)
-    >>> print('%.1f %.1f' % (f([0] * 1000).mean(), f([0] * 1000).std()))
-    3.0 0.1
-    """
-
-    def __init__(self, nonlinearity=identity, noise=0.):
-        super().__init__(nonlinearity)
-        self.noise = noise
-
-    def grad(self, inputs, out_grads, true_grads):
-        (t,) = true_grads
-        return (t + _like(t, self, 'noise'),)
 
 
 # Debugging
@@ -660,7 +561,7 @@ class GradientProbe(ModifiedBackprop):
         Called as ``record(gradient)``, with a numpy array, whenever a compiled
         function computes the gradient. It runs in Python, and neighbouring
         operations are not fused across it: for debugging. To tell layers
-        apart, make one instance a layer.
+        apart, make one instance a layer. What it raises, the function raises.
 
     Raises
     ------
@@ -678,13 +579,31 @@ class GradientProbe(ModifiedBackprop):
     ...                     allow_input_downcast=True)
     >>> print(f([0, 0]), float(seen[0]))
     [3. 3.] 3.0
+
+    To stop at the layer where a gradient is no longer finite:
+
+    >>> import numpy as np
+    >>> def guard(f, name):
+    ...     def record(g):
+    ...         if not np.isfinite(g).all():
+    ...             raise FloatingPointError('the gradient of %s' % name)
+    ...     return gradmod.GradientProbe(f, record)
+    >>> root = guard(T.sqrt, 'hidden')
+    >>> f = theano.function([z], theano.grad(root(z).sum(), z),
+    ...                     allow_input_downcast=True)
+    >>> print(f([1, 4]))
+    [0.5  0.25]
+    >>> f([1, 0])                                   # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    FloatingPointError: the gradient of hidden...
     """
 
     def __init__(self, nonlinearity=identity, record=None):
         super().__init__(nonlinearity)
         if not callable(record):
-            raise TypeError('%r: expected record to be a function of a numpy '
-                            'array, got %r' % (self, record))
+            raise TypeError(f'{self!r}: expected record to be a function of a '
+                            f'numpy array, got {describe(record)}')
         self.record = record
 
     def grad(self, inputs, out_grads, true_grads):
@@ -693,47 +612,3 @@ class GradientProbe(ModifiedBackprop):
 
     def _watch(self, op, value):
         self.record(np.asarray(value))
-
-
-class NaNGuard(GradientProbe):
-    """The true gradient, f'(z) g, or an error that names the layer.
-
-    Parameters
-    ----------
-    nonlinearity : callable, optional
-        The identity by default: a layer of its own.
-    name : str
-        What to call the layer in the error.
-
-    Raises
-    ------
-    FloatingPointError
-        When a compiled function computes a gradient with a NaN or an infinity
-        in it; says how many, and of how many.
-
-    Examples
-    --------
-    >>> import gradmod
-    >>> import theano, theano.tensor as T
-    >>> guarded = gradmod.NaNGuard(T.sqrt, name='layer 3')
-    >>> z = T.vector('z')
-    >>> f = theano.function([z], theano.grad(guarded(z).sum(), z),
-    ...                     allow_input_downcast=True)
-    >>> print(f([1, 4]))
-    [0.5  0.25]
-    >>> f([1, 0])                                   # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    FloatingPointError: NaNGuard(sqrt) 'layer 3': 1 of 2 values of ...
-    """
-
-    def __init__(self, nonlinearity=identity, name=''):
-        self.name = name
-        super().__init__(nonlinearity, self._check)
-
-    def _check(self, value):
-        bad = value.size - np.isfinite(value).sum()
-        if bad:
-            raise FloatingPointError(
-                '%r %r: %d of %d values of the gradient are not finite' %
-                (self, self.name, bad, value.size))

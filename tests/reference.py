@@ -30,6 +30,31 @@ def plain(z, g):
     return g / 2. if z == 0 else 0.
 
 
+def guided_leaky(slope):
+    """Guided backpropagation through a leaky rectifier, by its derivative."""
+    def rule(z, g):  # Theano's derivative at 0 is the mean of both sides'
+        mean, half = (1 + slope) / 2., (1 - slope) / 2.
+        return 0. if g <= 0 else g * mean + g * half * np.sign(z)
+    return rule
+
+
+def beta_smooth(beta):
+    return lambda z, g: g / (1 + np.exp(-beta * z))
+
+
+def rect_grad(threshold):
+    return lambda z, g: g if np.maximum(z, 0) * g > threshold else 0.
+
+
+def epsilon_lrp(epsilon):
+    return lambda z, g: g * np.maximum(z, 0) / (
+        z + (epsilon if z >= 0 else -epsilon))
+
+
+def straight_through(bound):
+    return lambda z, g: g if abs(z) <= bound else 0.
+
+
 def elementwise(rule, z, g):
     """Apply a rule of two numbers to two arrays of one shape."""
     z, g = np.broadcast_arrays(z, g)
@@ -65,35 +90,6 @@ def mlp_backward(x, weights, g, rule):
     return g.reshape(x.shape)
 
 
-def guided_leaky(slope):
-    """Guided backpropagation through a leaky rectifier, by its derivative."""
-    def rule(z, g):
-        if not g > 0:
-            return 0.
-        if z == 0:  # Theano's derivative there is the mean of both sides'
-            return (1 + slope) / 2. * g
-        return g if z > 0 else slope * g
-    return rule
-
-
-def rect_grad(threshold):
-    def rule(z, g):
-        return g if max(z, 0) * g > threshold else 0.
-    return rule
-
-
-def epsilon_lrp(epsilon):
-    def rule(z, g):
-        return g * max(z, 0) / (z + (epsilon if z >= 0 else -epsilon))
-    return rule
-
-
-def straight_through(bound):
-    def rule(z, g):
-        return g if abs(z) <= bound else 0.
-    return rule
-
-
 def quantile_gate(z, g, q):
     """RectGrad by the quantile of each sample's contributions."""
     out = np.zeros_like(g)
@@ -109,16 +105,12 @@ def deeplift_contributions(x, x0, weights, output):
 
     Follows the definition by multipliers, layer by layer, for one sample.
     """
-    zs, _ = mlp_forward(x[None], weights)
-    zs0, _ = mlp_forward(x0[None], weights)
+    zs, _ = mlp_forward(np.array([x, x0]), weights)
     multiplier = weights[-1][0][:, output].copy()
-    for (W, _), z, z0 in zip(reversed(weights[:-1]), reversed(zs),
-                             reversed(zs0)):
+    for (W, _), (z, z0) in zip(reversed(weights[:-1]), reversed(zs)):
         for j in range(len(multiplier)):
-            dz = z[0, j] - z0[0, j]
-            dy = max(z[0, j], 0) - max(z0[0, j], 0)
-            slope = dy / dz if abs(dz) > 1e-6 else float(z[0, j] > 0)
-            multiplier[j:j + 1] = multiplier[j:j + 1] * slope
+            dz, dy = z[j] - z0[j], max(z[j], 0) - max(z0[j], 0)
+            multiplier[j] *= dy / dz if abs(dz) > 1e-6 else z[j] > 0
         multiplier = W.dot(multiplier)
     return multiplier * (x - x0)
 
@@ -132,14 +124,11 @@ def lrp_contributions(x, weights, output, epsilon):
     """
     zs, _ = mlp_forward(x[None], weights)
     hs = [x] + [relu(z[0]) for z in zs]
-    relevance = hs[-1] * weights[-1][0][:, output]
-    for (W, _), h, z in zip(reversed(weights[:-1]), reversed(hs[:-1]),
-                            reversed(zs)):
-        new = np.zeros_like(h)
-        for i in range(len(h)):
-            for j in range(W.shape[1]):
-                sign = 1 if z[0, j] >= 0 else -1
-                new[i] += (h[i] * W[i, j] / (z[0, j] + epsilon * sign)
-                           * relevance[j])
-        relevance = new
+    relevance = hs.pop() * weights[-1][0][:, output]
+    for (W, _), h, (z,) in zip(weights[-2::-1], hs[::-1], zs[::-1]):
+        messages = np.zeros(W.shape)
+        for i, j in np.ndindex(*W.shape):
+            sign = 1 if z[j] >= 0 else -1
+            messages[i, j] = h[i] * W[i, j] / (z[j] + epsilon * sign)
+        relevance = messages.dot(relevance)
     return relevance

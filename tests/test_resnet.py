@@ -1,7 +1,7 @@
 """The ResNet-32 of the benchmarks against its restatement in numpy.
 
-The pretrained weights are not part of the project: GRADMOD_CIFAR_WEIGHTS is the
-path of cifar_model_n5.npz. Without them the weights are random.
+The pretrained weights are not part of the project: GRADMOD_CIFAR_WEIGHTS is
+the path of cifar_model_n5.npz. Without them the weights are random.
 """
 import os
 
@@ -29,8 +29,8 @@ def weights(tmpdir_factory):
     return path
 
 
-# In numpy. Each function also returns one from the gradient with respect to its
-# result to that with respect to `h`.
+# In numpy. Each function also returns one from the gradient with respect to
+# its result to that with respect to `h`.
 
 def windows(h):
     """What each of the nine weights of a 3 x 3 window is multiplied by."""
@@ -43,7 +43,8 @@ def windows(h):
 def convolution(h, arrays, stride=1):
     W, beta, gamma, mean, inv_std = [arrays.pop(0) for _ in range(5)]
     W = W.reshape(W.shape[:2] + (9,))
-    beta, scale, mean = [v[:, None, None] for v in (beta, gamma * inv_std, mean)]
+    beta, scale, mean = [v[:, None, None]
+                         for v in (beta, gamma * inv_std, mean)]
     full = sum(np.einsum('nchw,oc->nohw', window, W[:, :, k])
                for k, window in enumerate(windows(h)))
 
@@ -89,7 +90,7 @@ def restated(x, arrays, rule):
         backs.append(back)
     W, b = arrays
     best = (h.mean(axis=(2, 3)).dot(W) + b).argmax(axis=1)
-    g = np.broadcast_to((W[:, best].T / h[0, 0].size)[:, :, None, None], h.shape)
+    g = (W[:, best].T / h[0, 0].size)[:, :, None, None] + np.zeros(h.shape)
     for back in reversed(backs):
         g = back(g)
     return g
@@ -101,17 +102,17 @@ def test_expanded_opaque_and_restated_agree(weights, dtype, tolerance):
     rng = np.random.RandomState(0)
     images = rng.rand(2, 3, 8, 8).repeat(4, 2).repeat(4, 3) - .5
     with np.load(weights) as archive:
-        arrays = [archive['arr_%d' % i].astype('float64')
+        arrays = [archive[f'arr_{i}'].astype('float64')
                   for i in range(len(archive.files))]
     want = restated(images, arrays, reference.guided)
     assert np.abs(want).max() > 1e-3
     mode = theano.compile.get_default_mode()
+    modes = {False: mode, True: mode.excluding('expand_gradient_override')}
     for opaque in False, True:
         x = T.tensor4('x', dtype)
         logits = resnet(x, 5, GuidedBackprop(T.nnet.relu), rng, weights)
         f = theano.function(
-            [x], theano.grad(logits.max(axis=1).sum(), x),
-            mode=mode.excluding('expand_gradient_override') if opaque else mode)
+            [x], theano.grad(logits.max(axis=1).sum(), x), mode=modes[opaque])
         assert is_opaque(f) == opaque
         got = f(images.astype(dtype))
         assert got.dtype == dtype

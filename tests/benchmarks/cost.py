@@ -28,12 +28,10 @@ NETWORKS = (['mlp-%d' % d for d in (10, 50, 100, 200)] +
             ['elementwise-30', 'elementwise-100', 'scaled-30', 'lstm-1'])
 RULES = {'guided': 'GuidedBackprop', 'deconv': 'DeconvNet', 'zero':
          'ZeroBackprop', 'guided-gradient': 'GuidedGradient',
-         'deconv-nonlinearity': 'DeconvNonlinearity',
-         'through': 'BackpropThrough', 'rectgrad': 'RectGrad',
-         'lrp': 'EpsilonLRP', 'deeplift': 'DeepLiftRescale',
-         'straight': 'StraightThrough', 'reversal': 'GradientReversal',
-         'scale': 'ScaleGradient', 'clip': 'ClipGradient',
-         'clip-norm': 'ClipGradientNorm', 'noise': 'NoisyGradient'}
+         'through': 'BackpropThrough', 'beta': 'BetaSmooth',
+         'rectgrad': 'RectGrad', 'lrp': 'EpsilonLRP',
+         'deeplift': 'DeepLiftRescale', 'straight': 'StraightThrough',
+         'reversal': 'GradientReversal'}
 DEFAULT_RULES = ['guided', 'deconv', 'zero']
 OTHERS = ['opaque', 'inline']
 GOALS = [  # network or its kind, figure, largest ratio for guided
@@ -57,7 +55,7 @@ def rectifier(network, way):
         def rectify(x):
             return T.maximum(x, 0)
 
-    class Recipe(object):
+    class Recipe:
         """The recipe, mended: one op a type, grad_overrides."""
 
         def __init__(self, inline):
@@ -126,7 +124,7 @@ def resnet(x, n, f, rng, weights):
     values = []
     if weights and n == 5:
         with np.load(weights) as archive:
-            values = [archive['arr_%d' % i] for i in range(len(archive.files))]
+            values = [archive[f'arr_{i}'] for i in range(len(archive.files))]
 
     def parameter(initial):
         value = values.pop(0) if values else initial
@@ -186,7 +184,7 @@ def child_run(network, ways, weights, rounds):
     start = time.perf_counter()
     functions['plain'](value)
     calls = max(1, int(.02 / (time.perf_counter() - start)))
-    seconds = dict((way, []) for way in ways)
+    seconds = {way: [] for way in ways}
     for _ in range(rounds):
         for way in random.sample(ways, len(ways)):
             start = time.perf_counter()
@@ -259,7 +257,7 @@ def child(args):
 def call(args, kind, network='', ways='', rounds=1, limit=3600):
     """The result of a child process, or None beyond its time or memory."""
     command = [sys.executable, os.path.abspath(__file__), '--child',
-               '%s,%s,%s' % (kind, network, ways), '--rounds', str(rounds),
+               f'{kind},{network},{ways}', '--rounds', str(rounds),
                '--memory', str(args.memory)]
     if args.weights:
         command += ['--weights', args.weights]
@@ -296,7 +294,7 @@ def ratios(figures, plain):
 def measure(args, network):
     """All figures of one network: {way: {figure: [seconds or MB]}}."""
     ways = ['plain'] + args.rules
-    figures = dict((way, {'compile': [], 'memory': []}) for way in ways)
+    figures = {way: {'compile': [], 'memory': []} for way in ways}
     for _ in range(args.processes):
         for way in ways:
             result = call(args, 'compile', network, way, args.compiles)
@@ -376,8 +374,8 @@ def plot(results, path):
                       and f[way]['compile']]
             if points:
                 axes.plot(*zip(*sorted(points)), marker='o', ms=4, label=way)
-        depths = sorted(set(int(network.split('-')[1]) for network in results
-                            if network.startswith(kind)))
+        depths = sorted({int(network.split('-')[1]) for network in results
+                         if network.startswith(kind)})
         axes.set_xscale('log')
         axes.set_yscale('log')
         axes.set_xticks(depths)

@@ -140,7 +140,7 @@ def child(which, folder):
         warnings.simplefilter('ignore')  # Captum's, about its hooks
         functions, logits = functions_there(weights)
     batch = np.load(os.path.join(folder, 'batch.npy'))
-    results = dict((way, f(batch)) for way, f in functions.items())
+    results = {way: f(batch) for way, f in functions.items()}
     results['logits'] = logits(batch)
     np.savez(os.path.join(folder, which + '.npz'), **results)
     print('READY', flush=True)
@@ -244,7 +244,7 @@ def compare(processes, folder, rounds):
         if not difference < 1e-3:
             sys.exit('the %s differ: the two do not compute the same' % name)
     calls = [(which, way) for which in processes for way in WAYS]
-    seconds = dict((call, []) for call in calls)
+    seconds = {call: [] for call in calls}
     for round in range(rounds + 1):
         for which, way in random.sample(calls, len(calls)):
             processes[which].stdin.write(way + '\n')

@@ -21,8 +21,6 @@ import numpy as np  # noqa: E402
 import theano  # noqa: E402
 import theano.tensor as T  # noqa: E402
 from cifar_resnet import build_network, load_weights  # noqa: E402
-from gradmod.network import modified  # noqa: E402
-from gradmod.saliency import compile_saliency_function  # noqa: E402
 
 RULES = {'none': None, 'guided': gradmod.GuidedBackprop,
          'deconvnet': gradmod.DeconvNet}
@@ -45,7 +43,7 @@ def by_hand(network, rule):
     if rule is None:
         scores = lasagne.layers.get_output(logits, deterministic=True)
     else:
-        with modified(network, rule):
+        with gradmod.modified(network, rule):
             scores = lasagne.layers.get_output(logits, deterministic=True)
     score = scores[T.arange(scores.shape[0]), scores.argmax(axis=1)].sum()
     return theano.function([images], theano.grad(score, images))
@@ -101,7 +99,7 @@ def main():
 
     if args.rounds:
         bare = by_hand(network, rule)
-        ours = compile_saliency_function(network, rule)
+        ours = gradmod.compile_saliency_function(network, rule)
         times = {'by hand': [], 'saliency function': []}
         for round in range(args.rounds + 1):
             wall, cpu, expected = timed(loop, bare, images, args.batch)
@@ -119,14 +117,14 @@ def main():
         print('ratio              %.3f, %.3f of processor' %
               tuple(medians[1] / medians[0]))
 
-    ours = compile_saliency_function(network, rule, args.target, args.method)
+    ours = gradmod.compile_saliency_function(network, rule, args.target,
+                                             args.method)
     print('peak memory after compiling: %.0f MB' % peak())
     for n in args.memory:
-        batches = (images[np.arange(i, min(i + args.batch, n)) % len(images)]
-                   for i in range(0, n, args.batch))
-        for maps in ours.iter(batches, batch_size=args.batch):
-            pass
-        print('after %5d images from a generator: %.0f MB' % (n, peak()))
+        for i in range(0, n, args.batch):
+            ours(images[np.arange(i, min(i + args.batch, n)) % len(images)],
+                 batch_size=args.batch)
+        print('after %5d images in batches: %.0f MB' % (n, peak()))
     with tempfile.TemporaryDirectory() as folder:
         for n in args.memory:
             maps = ours(images[:1])
