@@ -1,4 +1,4 @@
-"""Train a network with binary activations, through the straight-through estimator."""
+"""Train a network with binary activations, by the straight-through estimator."""
 import argparse
 import sys
 

@@ -25,7 +25,7 @@ def shift(images):
 
 
 class Adversarial(object):
-    """Features, a classifier of digits and one of domains that works against them."""
+    """Features, a classifier of digits and one of domains that fights them."""
 
     def __init__(self):
         self.factor = theano.shared(np.float32(0), 'factor')

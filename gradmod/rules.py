@@ -199,7 +199,6 @@ class GuidedGradient(ModifiedBackprop):
         return (T.switch(g <= 0, t.zeros_like(), t),)
 
 
-
 class BackpropThrough(ModifiedBackprop):
     """The gradient as if there were no nonlinearity: g.
 
@@ -504,7 +503,6 @@ class StraightThrough(ModifiedBackprop):
         return (T.switch(abs(z) <= _like(z, self.bound), g, g.zeros_like()),)
 
 
-
 class GradientReversal(ModifiedBackprop):
     """The gradient reversal layer: -factor f'(z) g.
 
@@ -543,9 +541,6 @@ class GradientReversal(ModifiedBackprop):
     def grad(self, inputs, out_grads, true_grads):
         (t,) = true_grads
         return (-t * _like(t, self.factor),)
-
-
-
 
 
 # Debugging

@@ -1,4 +1,4 @@
-"""`gradmod.device` with stand-ins for the back ends; `tests/device` has real ones."""
+"""`gradmod.device` with stand-ins for back ends; `tests/device` has real ones."""
 import os
 import subprocess
 import sys

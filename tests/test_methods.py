@@ -9,9 +9,9 @@ from gradmod import GuidedBackprop, ZeroBackprop, methods, saliency_map
 
 from . import reference
 from .models import (CLASSES, IMAGES, LABELS, OPTIONS, P, PY, RULES, X,
-                    ConvModel, Model, best, close, compiled, convnet,
-                    interpolated, mlp, real_convolution, restated,
-                    restated_gradcam, rng, saliency_input)
+                     ConvModel, Model, best, close, compiled, convnet,
+                     interpolated, mlp, real_convolution, restated,
+                     restated_gradcam, rng, saliency_input)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])

@@ -20,7 +20,7 @@ from gradmod.saliency import compile_saliency_function
 
 from . import reference
 from .models import (CLASSES, LABELS, OPTIONS, RULES, X, Model, close,
-                    compiled, mlp, restated)
+                     compiled, mlp, restated)
 
 
 @pytest.mark.parametrize('method, error', [

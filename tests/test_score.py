@@ -12,7 +12,7 @@ import gradmod
 from gradmod import GuidedBackprop, saliency_map
 
 from .models import (CLASSES, IMAGES, LABELS, PY, RULES, X, Model, best, close,
-                    compiled, convnet, restated, saliency_input)
+                     compiled, convnet, restated, saliency_input)
 
 
 def test_wrong_layers():
@@ -216,7 +216,6 @@ def test_a_rectifier_in_any_form(hidden):
     model = Model(list(zip(values[::2], values[1::2])), GuidedBackprop)
     want = restated('gradient', model, X, LABELS)
     close(compiled(network, GuidedBackprop)(X, LABELS), want, 'float64')
-
 
 
 def test_classes_that_int64_does_not_hold():

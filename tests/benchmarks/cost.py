@@ -45,9 +45,10 @@ GOALS = [  # network or its kind, figure, largest ratio for guided
 def rectifier(network, way):
     """A rectifier with a rule, or without."""
     import gradmod
+    import lasagne
     import theano
     import theano.tensor as T
-    from lasagne.nonlinearities import rectify
+    rectify = lasagne.nonlinearities.rectify
     if network.startswith(('elementwise', 'scaled')):
         # 15 layers of Lasagne's, (x + abs(x)) / 2, without anything but
         # elementwise operations between them, and Theano's own gradient does
