@@ -106,6 +106,7 @@ def test_outputs_of_other_shapes():
     x = T.dtensor4('x')
     with pytest.raises(TypeError, match='or a function for the target'):
         saliency_map(2 * x, input_var=x)
+
     def score(z):
         return z[:, 0].sum(axis=(1, 2))
     f = theano.function([x], saliency_map(
