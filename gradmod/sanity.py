@@ -604,9 +604,8 @@ def _explain(network, images, rule, target, method, input_var, other,
         return explain, explain(), found
     logits = compile_saliency_function(
         network, None, 'all', lambda score, x: score.value, input_var,
-        **{k: v for k, v in options.items() if k in (
-            'logits', 'mode', 'givens')})(
-                images, batch_size=batch_size).astype('float64')
+        **{k: v for k, v in options.items() if k in ('mode', 'givens')})(
+            images, batch_size=batch_size).astype('float64')
 
     def of_class(value):
         if value is None or isinstance(value, str) and value == 'max':

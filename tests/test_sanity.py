@@ -503,6 +503,7 @@ def test_channels_last():
     (dict(measures=['spearman', spearman]), ValueError, 'have the name spear'),
     (dict(measures=[lambda a, b: 1]), ValueError,
      r'<lambda> gave the shape \(\) for 6 images'),
+    (dict(measures=[lambda a, b: a[:, :1]]), ValueError, r'\(6, 1\) for 6'),
     (dict(measures='ssim'), ValueError, 'ssim: expected maps'),
     (dict(data_format='last'), KeyError, 'last'),
     (dict(seed=-1), ValueError, 'between 0'),
