@@ -113,7 +113,8 @@ def override_in(outputs, rule, match=None, select=None):
 
     A gradient is recognised by the terms that the derivative of the
     nonlinearity leaves behind. That fails where the nonlinearity is so simple
-    that its derivative does not mention its input.
+    that its derivative does not mention its input, and for ``maximum(x, 0)`` in
+    a loop, whose gradient takes the maximum from outside.
 
     Examples
     --------
@@ -156,8 +157,8 @@ def override_in(outputs, rule, match=None, select=None):
     if relatives and match is select is None:
         warnings.warn(
             f'override_in leaves alone what is no ReLU: {_counts(relatives)}. '
-            'For a function f of these, apply GuidedGradient(f) to the result, '
-            'too; to have none, say match=gradmod.RECTIFIERS', stacklevel=2)
+            'To include a function f of these, apply GuidedGradient(f), too; '
+            'to do without, say match=gradmod.RECTIFIERS', stacklevel=2)
     new = _rebuild(outputs, chosen, rule)
     report = Report(HEADINGS, [
         (chosen[m.output][0], None) if m.output in chosen else
@@ -173,8 +174,9 @@ def check_rule(rule, function=True):
     nothing would call the gradient.
     """
     kind = rule if inspect.isclass(rule) else type(rule)
+    has_gradient = hasattr(kind, 'grad') or hasattr(kind, 'L_op')
     if not (issubclass(kind, ModifiedBackprop) or
-            function and callable(rule) and not hasattr(kind, 'grad')):
+            function and callable(rule) and not has_gradient):
         raise TypeError(
             f'expected a rule, such as GuidedBackprop, got {describe(rule)}. '
             'Rules are derived from gradmod.ModifiedBackprop')
