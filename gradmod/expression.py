@@ -113,8 +113,8 @@ def override_in(outputs, rule, match=None, select=None):
 
     A gradient is recognised by the terms that the derivative of the
     nonlinearity leaves behind. That fails where the nonlinearity is so simple
-    that its derivative does not mention its input, and for ``maximum(x, 0)`` in
-    a loop, whose gradient takes the maximum from outside.
+    that its derivative does not mention its input, and for ``maximum(x, 0)``
+    in a loop, whose gradient takes the maximum from outside.
 
     Examples
     --------
