@@ -1,0 +1,400 @@
+"""Which nonlinearities are found in a graph, however they are written."""
+import re
+
+import lasagne
+import numpy as np
+import pytest
+import theano
+import theano.tensor as T
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from theano import sparse
+
+import gradmod
+from gradmod import RECTIFIERS, GuidedBackprop, ModifiedBackprop, override_in
+
+from . import reference
+
+# What is left alone is told, and nothing else is.
+pytestmark = pytest.mark.filterwarnings('error::UserWarning')
+
+PY = theano.Mode(linker='py', optimizer='fast_compile')
+Z = np.array([[-1, 2, -3], [4, -5, 6]], 'float32')
+W = np.array([[1, 2, 3], [-4, -5, 6]], 'float32')
+NO_RELU = 'no ReLU; to include it, put a rule around its function'
+
+
+class Times(ModifiedBackprop):
+    def __init__(self, nonlinearity, factor=2):
+        super().__init__(nonlinearity)
+        self.factor = factor
+
+    def grad(self, inputs, out_grads):
+        return (out_grads[0] * self.factor,)
+
+
+def find(y, rule=GuidedBackprop, **options):
+    return override_in(y, rule, **options)[1]
+
+
+def forms(y, rule=GuidedBackprop, **options):
+    return [m.form for m in find(y, rule, **options)]
+
+
+def slopes(y, x, value):
+    return theano.function([x], theano.grad(y.sum(), x), mode=PY)(
+        np.asarray(value, x.dtype))
+
+
+def nothing_in(y, rule=GuidedBackprop, words='found none', **options):
+    with pytest.raises(ValueError, match=words):
+        override_in(y, rule, **options)
+    return True
+
+
+# Rectifiers
+
+@pytest.mark.parametrize('write, form', [
+    (lambda x: T.nnet.relu(x), '0.5 * (x + |x|)'),
+    (lambda x: (abs(x) + x) * .5, '0.5 * (x + |x|)'),
+    (lambda x: lasagne.nonlinearities.rectify(x), '0.5 * (x + |x|)'),
+    (lambda x: (x + abs(x)) / 2, '(x + |x|) / 2'),
+    (lambda x: T.maximum(x, 0), 'maximum(x, 0)'),
+    (lambda x: T.maximum(0., x), 'maximum(x, 0)'),
+    (lambda x: T.maximum(x, np.float32(0)), 'maximum(x, 0)'),
+    (lambda x: T.maximum(x, np.zeros(1, x.dtype)), 'maximum(x, 0)'),
+    (lambda x: T.maximum(x, T.zeros_like(x)), 'maximum(x, 0)'),
+    (lambda x: T.switch(x > 0, x, 0), 'switch(x > 0, x, 0)'),
+    (lambda x: T.switch(x >= 0, x, 0), 'switch(x >= 0, x, 0)'),
+    (lambda x: T.switch(T.lt(0, x), x, 0), 'switch(0 < x, x, 0)'),
+    (lambda x: T.switch(x < 0, 0, x), 'switch(x < 0, 0, x)'),
+    (lambda x: T.switch(x <= 0, 0, x), 'switch(x <= 0, 0, x)'),
+    (lambda x: (x > 0) * x, 'x * (x > 0)'),
+    (lambda x: x * T.cast(x > 0, x.dtype), 'x * cast(x > 0)'),
+    (lambda x: T.clip(x, 0, 1e4), 'clip(x, 0, big)')])
+def test_forms_of_a_rectifier(write, form):
+    for ndim, dtype in (1, 'float64'), (2, 'float32'), (4, 'float32'):
+        x = T.TensorType(dtype, (False,) * ndim)('x')
+        z = x * 2
+        y, report = override_in(write(z), GuidedBackprop)
+        assert [(m.form, m.input) for m in report] == [(form, z)]
+        assert not report.left_alone
+        value = np.array([-1.5, 0, 2, 3], dtype, ndmin=ndim)
+        out, gradient = theano.function([x], [y, theano.grad(y.sum(), x)],
+                                        mode=PY)(value)
+        np.testing.assert_array_equal(out, reference.relu(2 * value))
+        np.testing.assert_array_equal(gradient, 2. * (value > 0))
+    assert form in RECTIFIERS and forms(write(T.scalar('x') * 2)) == [form]
+
+
+@pytest.mark.parametrize('write', [
+    lambda x: abs(x) + x.T, lambda x: T.maximum(x, 1e-6),
+    lambda x: T.minimum(x, 0), lambda x: T.clip(x, 0, 9999),
+    lambda x: T.clip(x, -1, 1e6), lambda x: T.switch(x > 0, 1., 0.),
+    lambda x: T.switch(x > 0, 0, x), lambda x: (x + abs(x)) / 3,
+    lambda x: x * (x.T > 0), lambda x: T.maximum(x, x.T), T.tanh,
+    lambda x: T.maximum(x, theano.shared(np.float32(0))),
+    lambda x: T.switch(x > 0, x, -1e9),     # a mask,
+    lambda x: T.switch(x > 0, x, x.T),      # and what mixes units,
+    lambda x: T.switch(x > 0, x, x.sum())])  # are no relatives either
+def test_what_only_looks_like_a_rectifier(write):
+    z = T.fmatrix('x') - 1
+    assert nothing_in(write(z), words='found none among')
+    assert not find(write(T.nnet.relu(z) - 1)).left_alone
+
+
+# Their relatives
+
+SLOPE = theano.shared(np.float32([.1, .2, .3]))
+
+
+@pytest.mark.parametrize('write, form', [
+    (lambda x: T.nnet.relu(x, .1), 'a * x + b * |x|'),
+    (lambda x: T.nnet.relu(x, SLOPE), 'a * x + b * |x|'),
+    (lasagne.nonlinearities.leaky_rectify, 'a * x + b * |x|'),
+    (lambda x: T.maximum(x, .1 * x), 'maximum(x, a * x)'),
+    (lambda x: T.maximum(x * SLOPE, x), 'maximum(x, a * x)'),
+    (lambda x: T.switch(x > 0, x, .1 * x), 'switch(x > 0, x, f(x))'),
+    (lambda x: T.switch(x >= 0, x, x / 3), 'switch(x >= 0, x, f(x))'),
+    (lambda x: T.switch(T.lt(0, x), x, x * SLOPE), 'switch(0 < x, x, f(x))'),
+    (lambda x: T.switch(x < 0, .1 * x, x), 'switch(x < 0, f(x), x)'),
+    (lambda x: T.switch(x <= 0, T.exp(x) - 1, x), 'switch(x <= 0, f(x), x)'),
+    (lambda x: T.nnet.elu(x, .5), 'switch(x > 0, x, f(x))'),
+    (lambda x: T.nnet.selu(x), 'switch(x > 0, x, f(x))'),
+    (lambda x: T.nnet.softplus(x), 'softplus(x)'),
+    (lambda x: T.log(T.exp(x) + 1), 'log(1 + exp(x))'),
+    (lambda x: T.log1p(T.exp(x)), 'log1p(exp(x))')])
+def test_relatives_are_left_alone_and_named(write, form):
+    x = T.fmatrix('x')
+    z = T.nnet.relu(x) - 1
+    y = T.nnet.relu(write(z) - .5)
+    with pytest.warns(UserWarning, match=re.escape(
+            f'leaves alone what is no ReLU: 1 times {form}. To')) as warned:
+        report = find(y)
+    assert len(warned) == 1 and warned[0].filename == __file__
+    assert [m.depth for m in report] == [0, 1]
+    ((match, reason),) = report.left_alone
+    assert (match.input, match.form, match.rule) == (z, form, None)
+    assert reason == NO_RELU
+    # not where somebody says what is wanted
+    for options in {'match': RECTIFIERS}, {'select': lambda m: True}:
+        assert find(y, **options).left_alone == report.left_alone
+    assert not find(y, GuidedBackprop(T.nnet.relu)).left_alone
+    # alone they are an error, and by their function they are found
+    assert nothing_in(write(x), words=re.escape(
+        f'found none, but 1 times {form}: put a rule around'))
+    (match,) = find(y, Times(write))
+    assert match.input is z
+
+
+@pytest.mark.parametrize('form', list(RECTIFIERS))
+@pytest.mark.parametrize('write', [
+    lambda f, x, a: f(x) - a * f(-x),                 # Keras' LeakyReLU
+    lambda f, x, a: T.clip(f(x), 0, 6) - a * f(-x),   # its max_value
+    lambda f, x, a: f(x) + a * (x - abs(x)) * .5,     # its PReLU
+    lambda f, x, a: a * T.minimum(0, x) + f(x),
+    lambda f, x, a: f(x) + a * x * (x < 0),
+    lambda f, x, a: f(x) + a * (T.exp(x) - 1) * T.cast(x <= 0, 'float32'),
+    lambda f, x, a: f(x) + f(-x)])                    # |x|
+def test_half_of_a_leaky_rectifier_is_none(write, form):
+    x = T.fmatrix('x')
+    for a in .1, SLOPE:
+        y = write(RECTIFIERS[form], T.nnet.relu(x) - 1, a)
+        with pytest.warns(UserWarning, match=r'1 times maximum\(x, 0\) \+ a'):
+            report = find(y)
+        assert [(m.input, m.depth) for m in report] == [(x, 0)]
+        assert [(m.output, reason) for m, reason in report.left_alone] == [
+            (y, NO_RELU)]
+
+
+@pytest.mark.parametrize('write', [
+    lambda f, x: 2 * f(x) - .1 * f(-x), lambda f, x: f(x) - .1 * f(-x) / 2,
+    lambda f, x: f(x) + -(.1 * f(-x)),
+    lambda f, x: f(x) * (x.T * x.T) - .1 * f(-x)])
+def test_halves_with_other_factors(write):
+    assert nothing_in(write(T.nnet.relu, T.fmatrix('x')),
+                      words=r'none, but 1 times maximum\(x, 0\) \+')
+
+
+def test_a_half_that_is_used_by_itself_counts():
+    x = T.fmatrix('x')
+    h = T.nnet.relu(x)
+    for other in T.dot(h, Z.T), h, h * T.tanh(h):
+        with pytest.warns(UserWarning):  # for the other half
+            assert [m.output for m in find(
+                [h - .1 * T.nnet.relu(-x), other])] == [h]
+    both = h - .1 * T.nnet.relu(-x)
+    report = find([both, h + 1, T.exp(both.owner.inputs[1].owner.inputs[1])])
+    assert len(report) == 2 and not report.left_alone
+
+
+def test_halves_count_where_they_are_asked_for():
+    x = T.fmatrix('x')
+    for f in T.tanh, T.exp, T.nnet.relu:
+        assert len(find(f(x) - .5 * f(-x), gradmod.BackpropThrough(f))) == 2
+    # more forms than the rectifiers leave them alone
+    y = T.nnet.relu(x) - .1 * T.nnet.relu(-x) + T.tanh(x)
+    assert forms(y, match=dict(RECTIFIERS, tanh=T.tanh)) == ['tanh']
+    # who asks for a half by a node gets it
+    half = T.maximum(x, 0)
+    y = half - .1 * T.nnet.relu(-x)
+    (match,) = find(y, match=lambda node: half in node.outputs)
+    assert match.output is half
+
+
+@pytest.mark.parametrize('write', [
+    lambda f, x: T.concatenate([f(x), f(-x)]),        # CReLU
+    lambda f, x: f(x) - f(-x.T), lambda f, x: f(x) + f(x - abs(x)),
+    lambda f, x: f(x) * f(-x), lambda f, x: f(x) * f(-x) + x,
+    lambda f, x: f(x) - T.minimum(f(-x), 1)])
+def test_two_rectifiers_of_one_input(write):
+    assert len(find(write(T.nnet.relu, T.fmatrix('x')))) == 2
+
+
+def test_a_difference_that_is_no_negative_part():
+    x, a = T.fmatrices('xa')
+    for other in (x - abs(a), x - a, x - T.exp(x), T.minimum(x, a),
+                  x * (x < a), x * (x > 0)):
+        assert {m.input for m in find(T.nnet.relu(x) + other)} == {x}
+
+
+def test_large_products_and_sums_take_no_time():
+    x, y = T.fmatrices('xy')
+    product = y
+    for _ in range(40):
+        product = product * product
+    for _ in range(1200):
+        product = product * 2
+    terms = [T.nnet.relu(x + i) for i in range(100)]
+    assert len(find(T.add(product, *terms))) == 100
+
+
+# Functions
+
+def test_shared_variables_of_the_nonlinearity_are_told_apart():
+    a, b = theano.shared(np.float32(.1)), theano.shared(np.float32(.1))
+
+    def leaky(slope):
+        return lambda z: T.maximum(z, slope * z)
+    y = leaky(a)(leaky(b)(T.fmatrix('x')) - 1)
+    assert [m.output for m in find(y, Times(leaky(a)))] == [y]
+    assert nothing_in(y, Times(leaky(.1)), 'expected <lambda> in the .*none')
+
+
+def test_match():
+    x = T.fmatrix('x')
+    y = T.tanh(T.nnet.relu(T.tanh(x)))
+    relu = np.frompyfunc(T.nnet.relu, 1, 1)  # which has no signature
+    for match, count in [(T.tanh, 2), ([T.tanh, T.nnet.relu], 3),
+                         ([lambda z: T.tanh(z), lambda z: T.nnet.relu(z)], 3),
+                         (RECTIFIERS, 1), (list(RECTIFIERS.values()), 1),
+                         (dict(RECTIFIERS, tanh=T.tanh), 3), (relu, 1),
+                         (lambda node: node.op == T.tanh, 2)]:
+        new, report = override_in(y, Times, match=match)
+        assert len(report) == count
+    np.testing.assert_allclose(slopes(new, x, Z), 4. * (Z > 0), rtol=1e-6)
+
+
+def test_a_predicate_beside_functions():
+    x, y = T.fmatrices('xy')
+    out = T.tanh(T.maximum(x, T.nnet.relu(y)))
+
+    def is_maximum(node):
+        return node.op == T.maximum
+    new, report = override_in(out, Times,
+                              match=[is_maximum, T.nnet.relu, T.tanh])
+    assert [(m.form, m.input) for m in report] == [
+        ('relu', y), ('is_maximum', x), ('tanh', out.owner.inputs[0])]
+    # of the maximum, only the first input's gradient is another
+    f = theano.function([x, y], theano.grad(new.sum(), [x, y]), mode=PY)
+    gx, gy = f(Z, np.float32([[-1, 1, -1], [1, 1, 9]]))
+    np.testing.assert_array_equal(gx, np.full_like(Z, 4))
+    np.testing.assert_array_equal(gy, [[4, 0, 4], [0, 4, 4]])
+
+
+def test_a_predicate_accepts_no_node_of_integers_or_constants():
+    y = T.switch(T.fmatrix('x') > 0, 1., 0.)
+    for y in y, T.nnet.relu(T.fmatrix('z')):  # 0.5 * (...)
+        nothing_in(y, Times, 'expected a node whose first input is a float',
+                   match=lambda node: node is y.owner)
+
+
+def test_functions_that_cannot_be_applied():
+    y = T.tanh(T.fmatrix('z'))
+    for wrong, words in [
+            (lambda z: T.nnet.sigmoidd(z), 'sigmoidd'),
+            (lambda node, op=T.tanh: node.op == op, "no attribute 'op'")]:
+        with pytest.raises(TypeError, match='<lambda> cannot be applied to '
+                           'any variable of .*' + words):
+            override_in(y, GuidedBackprop, match=[T.tanh, wrong])
+
+    # what fails for another reason may be for other networks
+    def of_images(z):
+        n, channels, height, width = z.shape
+        return T.tanh(z)
+    for match in [T.tanh, of_images], [of_images, lambda z: T.tanh(z)]:
+        assert len(find(y, match=match)) == 1
+    s = sparse.csr_matrix('s', dtype='float32')
+    nothing_in(sparse.sp_sum(s), match=lambda node: False)
+    with pytest.raises(ValueError, match='<lambda> leaves no op in a graph'):
+        override_in(y, GuidedBackprop, match=lambda z: z)
+
+
+def test_a_function_of_matrices_is_looked_for_among_matrices():
+    x, b = T.matrix('x', 'float32'), T.vector('b', 'float32')
+
+    def rectified(z):
+        if z.ndim != 2:
+            raise TypeError('no matrix')
+        return [T.nnet.relu(z)]  # in a list, as an OpFromGraph may be called
+    z = T.dot(x, W.T) + T.nnet.relu(b)
+    y, report = override_in(T.nnet.relu(z), Times, match=rectified)
+    assert [(m.input, m.form) for m in report] == [(z, 'rectified')]
+    gx, gb = theano.function([x, b], theano.grad(y.sum(), [x, b]), mode=PY)(
+        Z, np.float32([1, -1]))
+    # 2 in the place of the outer derivative, the inner one is the true one
+    assert np.array_equal(gx, 2 * np.ones((2, 2)).dot(W))
+    assert np.array_equal(gb, [4, 0])
+
+
+def test_a_function_without_a_hash_or_a_gradient():
+    class Leaky:
+        def __call__(self, z):
+            return T.maximum(z, .1 * z)
+
+        def __eq__(self, other):
+            return isinstance(other, Leaky)
+
+    @theano.compile.ops.as_op([T.fvector], [T.fvector])
+    def sign(z):
+        return np.sign(z)
+    x = T.fvector('x')
+    assert forms(Leaky()(x), Times(Leaky())) == ['Leaky']
+    y, report = override_in(sign(3 * x), gradmod.StraightThrough, match=sign)
+    assert np.array_equal(slopes(y, x, [-2, 0, 5]), [3, 3, 3])
+
+
+# Constants and orders
+
+def test_a_constant_and_its_transpose():
+    values = np.float32([[1, 2], [3, 4]])
+    x = T.fmatrix('x')
+
+    def scaled(constant):
+        if isinstance(constant, str):
+            constant = T.constant(values).T
+        return lambda x: T.maximum(x, x * constant)
+    column, row = (T.constant(values[0]).dimshuffle(*order)
+                   for order in [(0, 'x'), ('x', 0)])
+    for this, other in [(values, values.T), (values, 'T'), ('T', values),
+                        (column, row), (row, column), (row, values)]:
+        assert len(find(scaled(this)(x), match=scaled(this))) == 1
+        assert nothing_in(scaled(other)(x), match=scaled(this))
+    # the same wherever they are broadcast to, or by broadcasting
+    zeros = T.constant(np.zeros(2, 'float32'))
+    for other in (zeros.dimshuffle(0, 'x'), zeros.dimshuffle('x', 0),
+                  T.constant(np.zeros((1, 1), 'float32')).dimshuffle()):
+        assert forms(T.maximum(x, other)) == ['maximum(x, 0)']
+    for same in values[0], values[:1]:
+        assert len(find(scaled(row)(x), match=scaled(same))) == 1
+    # the order counts in a matrix product
+    assert len(find(T.dot(x, W), match=lambda z: T.dot(z, W))) == 1
+    assert nothing_in(T.dot(W, x), match=lambda z: T.dot(z, W))
+    # what does not depend on its input is not found
+    assert nothing_in(x * T.tanh(column), match=lambda z: T.tanh(column))
+    # a variable moved is no constant; shapes that do not fit are not the same
+    v = T.fvector('v')
+    assert nothing_in(T.maximum(x, v.dimshuffle('x', 0)))
+    assert nothing_in(scaled(np.float32([1, 2, 3]))(x), match=scaled(row))
+
+
+# Graphs
+
+def test_a_gate_is_no_gradient():
+    # looks like the derivative of x * (x > 0), but no such x is rectified
+    x, g = T.fmatrices('xg')
+    assert len(find(g * (x > 0) + T.nnet.relu(g))) == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from(['relu', 'max', 'switch', 'tanh', 'double',
+                                 'residual', 'leaky', 'abs']),
+                min_size=1, max_size=12))
+def test_random_graphs(steps):
+    x = T.fmatrix('x')
+    h, rectifiers = x, 0
+    for step in steps:
+        rectifiers += step in ('relu', 'max', 'switch')
+        h = {'relu': T.nnet.relu, 'max': lambda h: T.maximum(h, 0),
+             'switch': lambda h: T.switch(h > 0, h, 0), 'tanh': T.tanh,
+             'double': lambda h: 2 * h - .5, 'abs': abs,
+             'residual': lambda h: h + T.tanh(h),
+             'leaky': lambda h: T.nnet.relu(h, .25)}[step](h)
+    if not rectifiers:
+        assert nothing_in(h)
+        return
+    new, report = override_in(h, GuidedBackprop, match=RECTIFIERS)
+    assert len(report) == rectifiers
+    assert len(report.left_alone) == steps.count('leaky')
+    a, b = theano.function([x], [h, new], mode=theano.Mode('py', None))(Z)
+    np.testing.assert_array_equal(a, b)
