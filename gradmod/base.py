@@ -306,6 +306,20 @@ def _surely_of_shape(variables, v):
     return any(above in variables for above in walk([v], parents))
 
 
+def check_rule(rule, function=True):
+    """Refuse what is no rule, or (where that counts) no function to one.
+
+    Nothing would call the gradient of a copy of the old recipe.
+    """
+    kind = rule if isinstance(rule, type) else type(rule)
+    has_gradient = hasattr(kind, 'grad') or hasattr(kind, 'L_op')
+    if not (issubclass(kind, ModifiedBackprop) or
+            function and callable(rule) and not has_gradient):
+        raise TypeError(
+            f'expected a rule, such as GuidedBackprop, got {describe(rule)}. '
+            'Rules are derived from gradmod.ModifiedBackprop')
+
+
 def override_gradient(function=None, grad=None):
     """Give a function of Theano variables another gradient.
 

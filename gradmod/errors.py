@@ -17,7 +17,7 @@ def describe(value):
 def name_of(function):
     """A function, a rule or an op, as errors and reports call it."""
     if isinstance(function, Elemwise):
-        return str(function.scalar_op)
+        return str(function.scalar_op).replace('scalar_', '')
     return getattr(function, '__name__', type(function).__name__)
 
 

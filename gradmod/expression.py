@@ -1,14 +1,13 @@
 """Rules on an expression that is already built, whatever built it."""
-import inspect
 import warnings
 from collections import Counter, namedtuple
 from copy import copy
 
 from ._theano import Constant, Scan, Variable, graph_inputs, io_toposort
-from .base import ModifiedBackprop
-from .errors import describe, name_of
-from .graphs import conform, copy_node, graft, inputs_of, walk
-from .matching import RECTIFIERS, Matcher, all_nodes
+from .base import ModifiedBackprop, check_rule
+from .errors import name_of
+from .graphs import conform, copy_node, graft, inputs_of, nodes_above, walk
+from .matching import RECTIFIERS, Matcher
 from .report import Report
 
 HEADINGS = 'depth', 'loops', 'form', 'input'
@@ -157,32 +156,15 @@ def override_in(outputs, rule, match=None, select=None):
     if relatives and match is select is None:
         warnings.warn(
             f'override_in leaves alone what is no ReLU: {_counts(relatives)}. '
-            'To include a function f of these, apply GuidedGradient(f), too; '
-            'to do without, say match=gradmod.RECTIFIERS', stacklevel=2)
+            'Apply GuidedGradient(f) to include a function f of these; pass '
+            'what override_in returns with match=gradmod.RECTIFIERS to leave '
+            'them alone', stacklevel=2)
     new = _rebuild(outputs, chosen, rule)
     report = Report(HEADINGS, [
         (chosen[m.output][0], None) if m.output in chosen else
         (m, RELATIVE if captured is None else 'not selected')
         for m, captured in found])
     return (new[0] if single else new), report
-
-
-def check_rule(rule, function=True):
-    """Refuse what is no rule, or (where that counts) no function to one.
-
-    Of a class that defines `L_op`, or of another library's `ModifiedBackprop`,
-    nothing would call the gradient.
-    """
-    kind = rule if inspect.isclass(rule) else type(rule)
-    has_gradient = hasattr(kind, 'grad') or hasattr(kind, 'L_op')
-    if not (issubclass(kind, ModifiedBackprop) or
-            function and callable(rule) and not has_gradient):
-        raise TypeError(
-            f'expected a rule, such as GuidedBackprop, got {describe(rule)}. '
-            'Rules are derived from gradmod.ModifiedBackprop')
-    if hasattr(kind, 'L_op'):
-        raise TypeError(f'{kind.__name__}.L_op is never called: rename it to '
-                        'grad')
 
 
 def _forms(rule, match):
@@ -232,7 +214,7 @@ def _what_is_there(outputs, matches):
                  if (captured is None) == is_relative]
         if alike:
             return f'none, but {_counts(alike)}: {advice}'
-    ops = Counter(str(node.op) for node in all_nodes(outputs)).most_common(8)
+    ops = Counter(str(node.op) for node in nodes_above(outputs)).most_common(8)
     return f'none among {", ".join(f"{n} times {op}" for op, n in ops)}'
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import theano.tensor as T
 from theano import scalar
 
-from ._theano import (Constant, DimShuffle, Elemwise, Scan, ancestors,
-                      io_toposort)
+from ._theano import Constant, DimShuffle, Elemwise, ancestors
 from .errors import is_float_tensor
-from .graphs import flags, inputs_of, parents_since, true_gradients, walk
+from .graphs import (flags, inputs_of, nodes_above, parents_since,
+                     true_gradients, walk)
 
 #: The ways in which people write a rectifier, by their formula. An infinite
 #: bound stands for any constant from 10,000 up.
@@ -74,14 +74,14 @@ class Matcher:
     """
 
     def __init__(self, forms, outputs):
-        types = dict.fromkeys(v.type for node in all_nodes(outputs)
+        types = dict.fromkeys(v.type for node in nodes_above(outputs)
                               for v in node.inputs if is_float_tensor(v))
         self._predicates = [(form, f) for form, f in forms
                             if _parameters(f) == ['node']]
-        self._patterns = _patterns(forms, types)
+        self._patterns = patterns(forms, types)
         self._relatives, self._halves, self._sums = {}, set(), {}
         if all(form in forms for form in RECTIFIERS.items()):
-            self._relatives = _patterns(RELATIVES.items(), types, more=True)
+            self._relatives = patterns(RELATIVES.items(), types, more=True)
             self._find_halves(outputs, types)
 
     def match(self, v):
@@ -99,7 +99,7 @@ class Matcher:
                     raise ValueError(f'{form}: expected a node whose first '
                                      f'input is a float tensor, got {v.owner}')
                 return form, x, others
-        for pattern, bound in _bindings(self._relatives, v):
+        for pattern, bound in bindings(self._relatives, v):
             x = bound[pattern.x]
             if all(_is_elementwise(bound[f], x) for f in pattern.free
                    if f.name == 'fx'):
@@ -111,14 +111,14 @@ class Matcher:
     def _match_patterns(self, v):
         return next((
             (pattern.form, bound[pattern.x], pattern.captured)
-            for pattern, bound in _bindings(self._patterns, v)
+            for pattern, bound in bindings(self._patterns, v)
             if pattern.x in bound), None)
 
     def _find_halves(self, outputs, types):
         """Those that are used as nothing else, and what they add up to."""
-        negatives = _patterns(enumerate(NEGATIVE_PARTS), types)
+        negatives = patterns(enumerate(NEGATIVE_PARTS), types)
         clients, uses = {}, {}
-        for node in all_nodes(outputs):
+        for node in nodes_above(outputs):
             for v in node.inputs:
                 clients.setdefault(v, set()).add(node)
             if _scalar_op(node.outputs[0]) not in (scalar.add, scalar.sub):
@@ -129,7 +129,7 @@ class Matcher:
                     match = self._match_patterns(v)
                     if match:
                         positive.append((match[1], v, term))
-                    for pattern, bound in _bindings(negatives, v):
+                    for pattern, bound in bindings(negatives, v):
                         negative.setdefault(bound[pattern.x], []).append(
                             (v, term))
             for x, v, term in positive:
@@ -153,19 +153,11 @@ class Matcher:
             if (pattern.form, pattern.x.type) in forms:
                 for term in _gradient_terms(pattern):
                     terms.setdefault(term.y.owner.op, []).append(term)
-        for node in all_nodes(outputs):
+        for node in nodes_above(outputs):
             for v in node.outputs:
-                for pattern, bound in _bindings(terms, v):
+                for pattern, bound in bindings(terms, v):
                     if bound[pattern.x] in inputs and v not in forward:
                         return v
-
-
-def all_nodes(outputs):
-    """All nodes above `outputs`, those inside loops included."""
-    for node in io_toposort([], outputs):
-        if isinstance(node.op, Scan):
-            yield from all_nodes(node.op.outputs)
-        yield node
 
 
 # Patterns
@@ -178,12 +170,12 @@ def _parameters(function):
 
 
 @flags(**SCRATCH)
-def _patterns(forms, types, more=False):
+def patterns(forms, types, more=False):
     """What functions build from variables of these types, by its last op.
 
     With `more`, parameters besides the first stand for any variables.
     """
-    patterns = {}
+    made_of = {}
     for form, f in forms:
         names, made, mistake = _parameters(f), False, None
         for type in types if names != ['node'] else ():
@@ -198,13 +190,13 @@ def _patterns(forms, types, more=False):
             if y.owner is None:
                 raise ValueError(f'{form} leaves no op in a graph and cannot '
                                  'be looked for')
-            made = patterns.setdefault(y.owner.op, [])
+            made = made_of.setdefault(y.owner.op, [])
             made.append(Pattern(form, x, y, free, set(
                 walk([y], parents_since(x))) - {x}))
         if not made and isinstance(mistake, (AttributeError, NameError)):
             raise TypeError(f'{form} cannot be applied to any variable of the '
                             f'expression: {mistake}') from mistake
-    return patterns
+    return made_of
 
 
 @flags(**SCRATCH)
@@ -229,7 +221,7 @@ def _gradient_terms(pattern):
 
 # Unification
 
-def _bindings(patterns, v):
+def bindings(patterns, v):
     """Those of `patterns` that `v` matches, and what they are bound to."""
     for pattern in patterns.get(v.owner and v.owner.op, ()):
         for bound in _unify([pattern.y], [v], {}, pattern.free):

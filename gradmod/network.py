@@ -9,7 +9,7 @@ import numpy as np
 import theano
 import theano.tensor as T
 
-from .base import ModifiedBackprop
+from .base import ModifiedBackprop, check_rule
 from .errors import describe, name_of, perhaps
 from .report import Report
 
@@ -327,7 +327,7 @@ def _rows(places, names, rule, select):
     given = {}  # by the number of the place
     pairs = rule.items() if isinstance(rule, Mapping) else [(select, rule)]
     for key, r in pairs:
-        _check(r)
+        check_rule(r)
         for selector in flatten(key):
             wanted = _predicate(selector, r, places)
             found = [i for i, place in enumerate(places)
@@ -354,7 +354,7 @@ def _rows(places, names, rule, select):
             key = id(r), id(place.nonlinearity)
             if key not in made:
                 made[key] = r(place.nonlinearity)
-                _check(made[key])
+                check_rule(made[key])
             r = made[key]
         rows.append((place._replace(rule=r), None))
     return rows
@@ -407,22 +407,11 @@ def _may_rectify(place):
                 and not _from_library(place.nonlinearity))
 
 
-def _check(rule):
-    if not callable(rule) or _mistake(rule):
-        raise TypeError(_mistake(rule)
-                        or f'expected a rule, got {describe(rule)}')
-
-
-def _mistake(rule):
-    """What to say of a rule whose gradient would never be called."""
-    kind = rule if isinstance(rule, type) else type(rule)
-    if issubclass(kind, ModifiedBackprop):
-        for name, advice in (('L_op', 'rename it to grad'),
-                             ('R_op', 'theano.Rop knows no overrides')):
-            if hasattr(kind, name):
-                return f'{kind.__name__}.{name} is never called: {advice}'
-    elif all(hasattr(rule, a) for a in ('nonlinearity', 'ops', 'grad')):
-        return (f'{kind.__name__}.grad is never called: Theano 1.0 ignores '
+def _mistake(f):
+    """What to say of a nonlinearity whose gradient is never called."""
+    if not isinstance(f, ModifiedBackprop) and all(
+            hasattr(f, a) for a in ('nonlinearity', 'ops', 'grad')):
+        return (f'{type(f).__name__}.grad is never called: Theano 1.0 ignores '
                 "the recipe's. Derive it from another ModifiedBackprop: "
                 'from gradmod import ModifiedBackprop')
 

@@ -8,7 +8,7 @@ import theano.tensor as T
 from theano import scalar
 from theano.ifelse import IfElse
 
-from ._theano import Constant, Variable
+from ._theano import Constant, DimShuffle, Variable
 from .errors import check_count, describe, name_of
 from .graphs import flags, inputs_of, nodes_above, walk
 from .methods import METHODS
@@ -278,9 +278,12 @@ def _above(outputs, inputs=(), givens=()):
         if v in givens:
             return [v for v in [givens[v]] if isinstance(v, Variable)]
         above = [] if v in inputs else inputs_of(v)
-        if above and above[0] in givens and _is_choice(v.owner.op):
-            value = givens[above[0]]  # Keras' learning phase
-            if not isinstance(value, Variable):
+        if above and _is_choice(v.owner.op):
+            value = above[0]
+            while value.owner and isinstance(value.owner.op, DimShuffle):
+                (value,) = value.owner.inputs
+            value = dict(givens).get(value, value)
+            if not isinstance(value, Variable):  # Keras' learning phase
                 half = len(above) // 2 + 1
                 return above[1:half] if np.all(value) else above[half:]
         return above
