@@ -420,8 +420,8 @@ def _warnings(rows, rule, told):
     """What to say of what is left alone, where nobody `told` so."""
     left = [place for place, reason in rows if reason]
     yield from {_mistake(p.rule or p.nonlinearity) for p in left} - {None}
-    alike = [p for p in left if not (p.rule or _mistake(p.nonlinearity))
-             and (p.is_rectifier or _may_rectify(p))]
+    alike = [p for p in left if _may_rectify(p)
+             and not (p.rule or _mistake(p.nonlinearity))]
     if told or not alike or not any(p.is_rectifier for p, r in rows if not r):
         return
     examples = {p.label: f'{p.label} (in {p.name})' for p in alike}
@@ -440,8 +440,8 @@ def _nothing(rule, where, rows):
     """The error that says what is there instead."""
     message = (f'{name_of(rule)}: found nothing to replace in {where}. '
                f'What is there:\n{Report(HEADINGS, rows)}')
-    alike = [p.label for p, _ in rows if p.attribute and _may_rectify(p)
-             and _from_library(p.nonlinearity)]
+    alike = [p.label for p, _ in rows
+             if _may_rectify(p) and _from_library(p.nonlinearity)]
     if any(p.is_rectifier for p, _ in rows):
         if isinstance(rule, ModifiedBackprop):
             message += (f'\nIt replaces {name_of(rule.nonlinearity)} alone; '

@@ -578,7 +578,7 @@ def warns(*messages):
     caught = [w for w in caught if issubclass(w.category, UserWarning)]
     assert [w.filename for w in caught] == [__file__] * len(messages)
     for warning, message in zip(caught, messages):
-        assert message in str(warning.message)
+        assert message in f'{warning.message}$'
 
 
 def own_relu(x):
@@ -608,8 +608,9 @@ def test_warns_of_rectifiers_left_alone(unit, what):
 
 def test_what_is_said_of_others_left_alone():
     alone = 'To leave them alone: select=lambda place: place.is_rectifier. '
-    with warns('too: ParametricRectifierLayer (in #3 ParametricRectifierLayer)'
-               f'. {alone}override_in reaches what a layer computes by'):
+    with warns('ParametricRectifierLayer (in #3 ParametricRectifierLayer). '
+               f'{alone}override_in reaches what a layer computes by itself.$'
+               ):
         modified(ParametricRectifierLayer(mlp(rectify)), GuidedBackprop)
     with warns(f'too: relu (in 1). {alone}To replace a function f, too: '
                'rule.around with select=[None, f]'):
