@@ -349,8 +349,7 @@ def override_gradient(function=None, grad=None):
     ------
     TypeError
         If `function` or `grad` is not callable. When the result is called:
-        as for `ModifiedBackprop`, and if there is not one gradient for each
-        input, or one other than None for an input of integers.
+        as for `ModifiedBackprop`.
 
     See Also
     --------

@@ -276,6 +276,11 @@ def test_nonlinearity_must_return_one_float_tensor(returned, got):
         GuidedBackprop(returned)(T.fmatrix())
 
 
+def test_nonlinearity_may_return_a_list_of_one():
+    f = saliency(GuidedBackprop(lambda z: [T.nnet.relu(z)]))
+    np.testing.assert_array_equal(f(Z, W), GUIDED)
+
+
 # What grad may return
 
 @pytest.mark.parametrize('returned, expected', [

@@ -820,9 +820,6 @@ TRUE = [
     # for the incoming gradients that verify_grad draws, which are positive
     gradmod.GuidedGradient(softplus), GuidedBackprop(relu),
     DeconvNet(lambda z: z + 1)]
-FALSE = [ZeroBackprop(softplus), GuidedBackprop(softplus), DeconvNet(softplus),
-         gradmod.GradientReversal(softplus, factor=-1.01),
-         gradmod.override_gradient(softplus, lambda i, g: g)]
 POINTS = np.array([[-1.5, -.75, .5], [2, .25, 1]])
 
 
@@ -834,13 +831,6 @@ def test_verify_grad(rule):
     theano.gradient.verify_grad(  # within a graph
         lambda z: T.tanh(rule(rule(z * .5 + 1))), [abs(points)],
         rng=np.random.RandomState(0), mode=PY)
-
-
-def test_verify_grad_of_others_fails():
-    for rule in FALSE:
-        with pytest.raises(theano.gradient.verify_grad.E_grad):
-            theano.gradient.verify_grad(rule, [POINTS], mode=PY,
-                                        rng=np.random.RandomState(0))
 
 
 def test_verify_grad_of_two_inputs():
