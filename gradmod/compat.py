@@ -89,7 +89,7 @@ def candidates():
             # Theano knows no quotes, and commas and colons mean something in
             # the run path, to which it adds the folder.
             for inside in f'{folder}.libs', f'{folder}/.libs':
-                for path in sorted(Path(inside).glob('libopenblas*.so')):
+                for path in Path(inside).glob('libopenblas*.so'):
                     if re.fullmatch(r'[\w@%+=./-]+', str(path), re.ASCII):
                         yield str(path), f'-L{inside} -l{path.stem[3:]}'
     yield 'libopenblas.so.0', '-l:libopenblas.so.0'
