@@ -3,7 +3,18 @@
 In the formulas S(x) is the score of one sample x, by default the logit of its
 maximal class, and dS/dx is the gradient that Theano computes: the true one, or
 that of the rule which the network is under. A method of your own is a function
-like these, ``method(score, x, **options)``.
+like these, ``method(score, x, **options)``:
+
+>>> import gradmod
+>>> import numpy as np
+>>> import theano.tensor as T
+>>> def strongest(score, x):
+...     return abs(gradmod.methods.gradient(score, x)).max(axis=1)
+>>> x = T.matrix('x', dtype='float32')
+>>> maps = gradmod.saliency_map(x * np.float32([3, -4]), target=1,
+...                             method=strongest, input_var=x)
+>>> print(maps.eval({x: np.float32([[1, 2]])}))
+[4.]
 """
 import numpy as np
 import theano
