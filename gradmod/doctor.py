@@ -192,6 +192,7 @@ def examine():
 def show(report):
     """The same for people: one line a fact."""
     rows, test = dict(report['facts']), report['self-test']
+    encoding = sys.stdout.encoding or 'ascii'
     if rows['theanorc']:
         rows['theanorc'] = [
             f'With these lines in {compat.settings_files()[0]}, import theano '
@@ -209,7 +210,8 @@ def show(report):
                  'verdict': report['verdict']})
     for name, value in rows.items():
         for line in value if isinstance(value, list) else [value or 'none']:
-            print(f'{name:13} {line}')
+            line = f'{name:13} {line}'.encode(encoding, 'backslashreplace')
+            print(line.decode(encoding))
             name = ''
 
 
@@ -221,8 +223,6 @@ def main(argv=None):
     parser.add_argument('--json', action='store_true',
                         help='print the same for programs')
     args = parser.parse_args(argv)
-    if hasattr(sys.stdout, 'reconfigure'):  # from Python 3.7 on
-        sys.stdout.reconfigure(errors='backslashreplace')
     report = examine()
     if args.json:  # which has no NaN and no Infinity: they become strings
         print(json.dumps(json.loads(json.dumps(report), parse_constant=str),

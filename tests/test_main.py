@@ -183,11 +183,9 @@ def test_lasagne(monkeypatch, name, ok):
 # The output
 
 def test_an_output_that_has_no_encoding(monkeypatch):
-    monkeypatch.setattr(doctor, 'examine', lambda: {
-        'ok': True, 'verdict': 'd\u00e9j\u00e0'})
     monkeypatch.setattr(sys, 'stdout', io.StringIO())
-    assert doctor.main(['--json']) == 0
-    assert json.loads(sys.stdout.getvalue())['verdict'] == 'd\u00e9j\u00e0'
+    doctor.show(report_of(home='caf\xe9'))
+    assert 'home          caf\\xe9\n' in sys.stdout.getvalue()
 
 
 def test_an_output_of_ascii(python, tmp_path):
