@@ -51,7 +51,7 @@ def main():
     parser.add_argument('--output', metavar='PATH', type=picture,
                         default='keras_digits.png',
                         help='the picture to write (default: %(default)s)')
-    parser.add_argument('--images', metavar='N', type=integer(1, 100),
+    parser.add_argument('--images', metavar='N', type=integer(1, 32),
                         default=4,
                         help='how many digits to draw (default: %(default)s)')
     parser.add_argument('--epochs', metavar='N', type=integer(1, 1000),

@@ -150,7 +150,7 @@ def saliency():
     for w, nonlinearity in zip(weights, (rectify, rectify, None)):
         net = lasagne.layers.DenseLayer(net, w.shape[1], W=w, b=None,
                                         nonlinearity=nonlinearity)
-    maps = gradmod.saliency_map(net, target=1, rule=gradmod.GuidedBackprop)
+    maps = gradmod.saliency_map(net, gradmod.GuidedBackprop, target=1)
     x = values(5, 6)
     maps = theano.function([layer.input_var], maps)(x)
 

@@ -28,7 +28,7 @@ def run(program, *args):
 
 
 @pytest.mark.parametrize('program, args, message', [
-    ('digits.py', ['--images', '0'], 'whole number from 1 to 100'),
+    ('digits.py', ['--images', '0'], 'whole number from 1 to 32'),
     ('digits.py', ['--output', 'nowhere/digits.png'], 'no folder'),
     ('sanity_check.py', ['--images', '0'], 'whole number from 1 to 400'),
     ('cifar_resnet.py', [], '--weights'),

@@ -129,7 +129,7 @@ def test_relatives_are_left_alone_and_named(write, form):
     z = T.nnet.relu(x) - 1
     y = T.nnet.relu(write(z) - .5)
     with pytest.warns(UserWarning, match=re.escape(
-            f'leaves alone what is no ReLU: 1 times {form}. To')) as warned:
+            f'leaves alone what is no ReLU: 1 times {form}. ')) as warned:
         report = find(y)
     assert len(warned) == 1 and warned[0].filename == __file__
     assert [m.depth for m in report] == [0, 1]

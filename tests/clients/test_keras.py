@@ -145,7 +145,8 @@ def test_override_in_then_gradients(block):
 
 def test_saliency_map_takes_the_learning_phase_as_an_input():
     model, x = dense(normalized)
-    map = gradmod.saliency_map(model.output, model.input, rule=GuidedBackprop)
+    map = gradmod.saliency_map(model.output, GuidedBackprop,
+                               input_var=model.input)
     f = K.function([model.input, K.learning_phase()], [map])
     assert_close(f([x, 0])[0], restated(model, x, reference.guided))
     assert differ(f([x, 1])[0], f([x, 0])[0])

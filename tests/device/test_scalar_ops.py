@@ -40,11 +40,11 @@ def test_values_in_all_quadrants(rule, expected, dtype):
 
 def test_strided_and_broadcast_arrays():
     z, g = T.matrices('zg')
-    strided = z[:, ::-2], g.T
-    repeated = z[:, 0].dimshuffle(0, 'x'), g.T
+    strided = g.T, z[:, ::-2]
+    repeated = g.T, z[:, 0].dimshuffle(0, 'x')
     f = theano.function([z, g], [guided_rectifier(*strided),
                                  guided_rectifier(*repeated),
-                                 rectifier(strided[0])])
+                                 rectifier(strided[1])])
     graphs.assert_free(f)
     rng = np.random.RandomState(0)
     Z, G = rng.randn(4, 6).astype('f'), rng.randn(3, 4).astype('f')
