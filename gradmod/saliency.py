@@ -8,7 +8,7 @@ import theano.tensor as T
 from theano import scalar
 from theano.ifelse import IfElse
 
-from ._theano import Constant, DimShuffle, Variable
+from ._theano import Constant, DimShuffle, OpFromGraph, Variable
 from .errors import check_count, describe, name_of
 from .graphs import flags, inputs_of, nodes_above, walk
 from .methods import METHODS
@@ -85,7 +85,8 @@ def saliency_map(network, rule=None, target=None, method='gradient',
     Warns
     -----
     UserWarning
-        If the output depends on random draws, such as those of dropout.
+        If the output depends on random draws, such as those of dropout; if
+        there is a copy of the old recipe in it, whose gradient Theano ignores.
 
     Notes
     -----
@@ -117,7 +118,7 @@ def saliency_map(network, rule=None, target=None, method='gradient',
      [0. 1.]]
     """
     score = _score(network, rule, target, input_var, layer, logits)
-    _warn_of_draws(score)
+    _warn_of_graph(score)
     return _explain(score, target, method, options)
 
 
@@ -251,7 +252,7 @@ def compile_saliency_function(network, rule=None, target=None,
         inputs.append(classes)
         score = score.of(classes, maximal=True)
     _check_batches(score, options.get('baseline', 0))
-    _warn_of_draws(score, givens)
+    _warn_of_graph(score, givens)
     result = _explain(score, target, method, options)
     outputs = [result, score.z if is_word(target, 'all') else score.value]
     if hasattr(result.tag, 'completeness_error'):
@@ -312,13 +313,20 @@ def _check_batches(score, baseline):
                          'its first ones')
 
 
-def _warn_of_draws(score, givens=()):
+def _warn_of_graph(score, givens=()):
+    """Warn, once, of draws and of a gradient that nothing calls."""
     for v in _above([score.value], givens=givens):
+        op = v.owner and v.owner.op
+        if isinstance(op, OpFromGraph) and 'grad' in vars(op):
+            warnings.warn(f'{op}.grad was assigned, which Theano 1.0 ignores: '
+                          'its true gradient is used. Derive the rule from '
+                          'gradmod.ModifiedBackprop', stacklevel=3)
+            return
         if any(getattr(i, 'default_update', None) for i in inputs_of(v)):
-            warnings.warn(f'the output depends on random draws, of {v.owner.op}: '
-                          'maps differ from call to call. Build the network '
-                          'with deterministic=True, or say what is drawn by '
-                          'givens', stacklevel=3)
+            warnings.warn(f'the output depends on random draws, of {op}: maps '
+                          'differ from call to call. Build the network with '
+                          'deterministic=True, or say what is drawn by givens',
+                          stacklevel=3)
             return
 
 

@@ -446,3 +446,21 @@ def test_random_draws_are_named():
     with pytest.warns(UserWarning, match='random draws'):
         compiled(ifelse(training, x * draw, x), input_var=x,
                  givens={training: np.int8(1)})
+
+
+class Recipe:
+    def __call__(self, x):
+        z = x.type()
+        op = theano.OpFromGraph([z], [T.nnet.relu(z)])
+        op.grad = lambda inputs, out_grads: out_grads
+        return op(x)
+
+
+def test_the_old_recipe_is_named():
+    x = T.dmatrix('x')
+    for network in Recipe()(x), NonlinearityLayer(InputLayer((None, 2), x),
+                                                  Recipe()):
+        for function in compile_saliency_function, saliency_map:
+            with pytest.warns(UserWarning, match='grad was assigned, which') as w:
+                function(network, input_var=x)
+            assert sum(v.category is UserWarning for v in w) == 1
