@@ -255,8 +255,9 @@ class AlphaBeta(Rule):
 
     Notes
     -----
-    Bach et al. (2015). Like `ZPlus` it hardly depends on the later layers of a
-    deep network (Sixt et al. 2020).
+    Bach et al. (2015). A unit that has no negative contributions passes on
+    alpha r, not r. Like `ZPlus` it hardly depends on the later layers of a deep
+    network (Sixt et al. 2020).
     """
 
     def __init__(self, alpha=2., beta=1., stabilizer=1e-6):
