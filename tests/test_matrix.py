@@ -664,6 +664,7 @@ def test_layouts(case, dtype, mode):
             for i in range(3):
                 check(*[arrays[j] if j == i else a[j] for j in range(3)])
 
+
 @pytest.mark.parametrize('z, u, axes', [
     ('matrix', 'row', (0,)), ('matrix', 'col', (1,)),
     ('matrix', 'scalar', (0, 1)), ('matrix', 'vector', (0,))])
