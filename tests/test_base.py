@@ -359,6 +359,11 @@ def test_shape_of_the_output_may_differ_from_that_of_the_input():
     f = theano.function([z], theano.grad(rule(z).sum(), z), mode=PY)
     with pytest.raises(AssertionError, match='dimension 1'):
         f(Z)
+    row = T.frow()
+    wide = Returns(lambda z, g: g, lambda z: z + theano.shared(Z))(row)
+    f = theano.function([row], theano.grad(wide.sum(), row), mode=PY)
+    with pytest.raises(AssertionError, match=r'Returns\(.*dimension 0'):
+        f(Z[:1])
     rule = Returns(lambda z, g: T.set_subtensor(z.zeros_like()[:, :2], g),
                    nonlinearity)
     f = theano.function([z], theano.grad(rule(z).sum(), z), mode=PY)
