@@ -15,6 +15,13 @@ from .graphs import conform, flags, inputs_of, true_gradients, walk
 from .op import GradientOverrideOp
 
 
+class Name:
+    """What a rule is called, as functions are; it may be given another name."""
+
+    def __get__(self, rule, kind):
+        return repr(rule)
+
+
 class ModifiedBackprop:
     """A nonlinearity with its own forward pass and another gradient.
 
@@ -105,9 +112,7 @@ class ModifiedBackprop:
     def __repr__(self):
         return f'{type(self).__name__}({name_of(self.nonlinearity)})'
 
-    @property
-    def __name__(self):  # as functions have one
-        return repr(self)
+    __name__ = Name()
 
     def __getstate__(self):
         # Ops are remade on first use; the graphs they came from are not kept.

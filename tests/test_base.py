@@ -967,3 +967,13 @@ def test_the_true_gradient_of_what_has_none():
     np.testing.assert_array_equal(gradient, np.full_like(Z, 3))
     with pytest.raises(theano.gradient.NullTypeGradError):
         theano.grad(out.sum(), y)
+
+
+def test_a_name_of_its_own():
+    # as Keras needs one, to find an activation again in a saved model
+    rule = gradmod.GuidedBackprop(T.nnet.relu)
+    assert rule.__name__ == repr(rule) == 'GuidedBackprop(relu)'
+    rule.__name__ = 'guided'
+    assert rule.__name__ == 'guided' and repr(rule) == 'GuidedBackprop(relu)'
+    assert pickle.loads(pickle.dumps(rule)).__name__ == 'guided'
+    assert gradmod.GuidedBackprop.__name__ == 'GuidedBackprop'
