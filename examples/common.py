@@ -29,7 +29,7 @@ METHODS = {  # the title of the column, the rule, the method
     'guided_gradcam': ('guided\nGrad-CAM', None, 'guided_gradcam'),
     'deconvnet': ('DeconvNet', gradmod.DeconvNet, 'gradient'),
     'zero': ('zero', gradmod.ZeroBackprop, 'gradient'),
-    'relevance': ('relevance', lrp.EpsilonPlusFlat(), 'relevance'),
+    'relevance': ('relevance', lrp.EpsilonPlus(), 'relevance'),
 }
 RULES = ['gradient', 'guided', 'deconvnet', 'zero']  # gradients, by the rule
 

@@ -145,7 +145,7 @@ def main():
          'Maps of the logit of the predicted class, summed over the three '
          'colour channels. White is 0, and each map has its own scale: up to '
          'the 99.5th percentile of its absolute values (P99.5). Relevance is '
-         'by gradmod.lrp.EpsilonPlusFlat.', size=SIDE / 160)
+         'by gradmod.lrp.EpsilonPlus.', size=SIDE / 160)
 
 
 if __name__ == '__main__':
