@@ -7,12 +7,13 @@ import sys
 if not (3, 6) <= sys.version_info[:2] < (3, 12):
     sys.exit('''
 gradmod runs on Python 3.6 to 3.11, where Theano does; this is Python %d.%d.
-Install it into an environment with, say, Python 3.11. Any one of these makes
-and enters one:
+One command gets a 3.11, installs gradmod with that, and runs the main example:
 
-    conda create -n gradmod python=3.11 && conda activate gradmod
-    uv venv --seed --python 3.11 && . .venv/bin/activate
-    pyenv install 3.11 && pyenv shell 3.11
+    python3 -m venv .uv && .uv/bin/pip install uv && .uv/bin/uv venv --seed \
+--python 3.11 .venv && .venv/bin/pip install ".[examples]" && \
+.venv/bin/python examples/digits.py
+
+With conda: conda create -n gradmod python=3.11 && conda activate gradmod
 ''' % sys.version_info[:2])
 
 from setuptools import setup  # noqa: E402
@@ -33,9 +34,7 @@ version = re.search(r"^__version__ = '([^']+)'",
 
 # The bounds keep numpy where Theano works with it: from numpy 1.22 on it needs
 # the help of gradmod.compat, from 1.24 on it is broken. They keep scipy to
-# wheels with a BLAS inside that Theano can use. On Python 3.6 they also name
-# what the others require: its pip takes the newest of those from an index that
-# does not say which Pythons they are for.
+# wheels with a BLAS inside that Theano can use.
 py36 = '; python_version < "3.7"'
 py37 = '; python_version == "3.7"'
 py38 = '; python_version == "3.8"'
@@ -82,60 +81,40 @@ examples = [
     'scikit-learn<1.8' + py311,
     'tqdm<4.65' + py36,
     'tqdm; python_version >= "3.7"',
-    # What the above pull in on Python 3.6.
-    'HeapDict<2' + py36,
-    'PyWavelets<1.2' + py36,
-    'PyYAML<6' + py36,
-    'click<8' + py36,
-    'cloudpickle<2.3' + py36,
-    'contextvars<3' + py36,
-    'cycler<0.12' + py36,
-    'dask<2021.4' + py36,
-    'decorator<5' + py36,
-    'imageio<2.16' + py36,
-    'immutables<0.16' + py36,
-    'importlib-resources<5.5' + py36,
-    'joblib<1.2' + py36,
-    'kiwisolver<1.4' + py36,
-    'msgpack<1.0.3' + py36,
-    'networkx<2.6' + py36,
-    'pillow<9' + py36,
-    'psutil<5.9' + py36,
-    'pyparsing<3.1' + py36,
-    'python-dateutil<2.9' + py36,
-    'sortedcontainers<3' + py36,
-    'tblib<2' + py36,
-    'threadpoolctl<3.2' + py36,
-    'tifffile<2020.9.4' + py36,
-    'toolz<0.12.1' + py36,
-    'tornado<6.2' + py36,
-    'zict<2.2' + py36,
-    'zipp<3.7' + py36,
 ]
 
 tests = [
     'pytest<7.1' + py36,
     'pytest; python_version >= "3.7"',
+    'pytest-xdist<3.1' + py36,
+    'pytest-xdist; python_version >= "3.7"',
     'hypothesis<6.32' + py36,
     'hypothesis; python_version >= "3.7"',
     # The first that counts the programs that tests run; see .coveragerc.
     'coverage>=7.10; python_version >= "3.9"',
+    'flake8; python_version >= "3.8"',
     # What executes the notebook.
     'ipykernel; python_version >= "3.8"',
     'nbclient; python_version >= "3.8"',
-    # What the above pull in on Python 3.6.
-    'attrs<22.2' + py36,
-    'importlib-metadata<4.9' + py36,
-    'iniconfig<2' + py36,
-    'packaging<22' + py36,
-    'pluggy<1.1' + py36,
-    'py<1.12' + py36,
-    'pyparsing<3.1' + py36,
-    'sortedcontainers<3' + py36,
-    'tomli<1.3' + py36,
-    'typing-extensions<4.2' + py36,
-    'zipp<3.7' + py36,
 ]
+
+# What the above require, on Python 3.6 alone: its pip takes the newest from an
+# index that does not say which Pythons that is for.
+indirect_36 = {
+    'examples': '''
+        HeapDict<2 PyWavelets<1.2 PyYAML<6 click<8 cloudpickle<2.3 contextvars<3
+        cycler<0.12 dask<2021.4 decorator<5 imageio<2.16 immutables<0.16
+        importlib-resources<5.5 joblib<1.2 kiwisolver<1.4 msgpack<1.0.3
+        networkx<2.6 pillow<9 psutil<5.9 pyparsing<3.1 python-dateutil<2.9
+        sortedcontainers<3 tblib<2 threadpoolctl<3.2 tifffile<2020.9.4
+        toolz<0.12.1 tornado<6.2 zict<2.2 zipp<3.7''',
+    'tests': '''
+        attrs<22.2 execnet<2 importlib-metadata<4.9 iniconfig<2 packaging<22
+        pluggy<1.1 py<1.12 pyparsing<3.1 sortedcontainers<3 tomli<1.3
+        typing-extensions<4.2 zipp<3.7''',
+}
+extras = {name: direct + [pin + py36 for pin in indirect_36[name].split()]
+          for name, direct in [('examples', examples), ('tests', tests)]}
 
 setup(
     name='gradmod',
@@ -149,7 +128,7 @@ setup(
     packages=['gradmod'],
     python_requires='>=3.6,<3.12',
     install_requires=requirements,
-    extras_require={'examples': examples, 'tests': tests},
+    extras_require=extras,
     keywords='theano lasagne gradient guided-backpropagation saliency '
              'interpretability',
     classifiers=[
