@@ -1,4 +1,13 @@
+import os
 import sys
+
+# For what Theano compiles: g++ need not try hard, and there is a folder for
+# each process of pytest-xdist, as it is locked. The user's flags come last,
+# and so win.
+os.environ['THEANO_FLAGS'] = ','.join([
+    'gcc.cxxflags=-O0', 'compiledir_format=tests_%(python_version)s_'
+    + os.environ.get('PYTEST_XDIST_WORKER', 'main'),
+    os.environ.get('THEANO_FLAGS', '')])
 
 import gradmod  # noqa: F401  before Theano and Lasagne, as users are told to
 
@@ -14,8 +23,12 @@ collect_ignore = ['test_notebook.py'] if sys.version_info < (3, 8) else []
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures, of modules too
 def pytest_runtest_setup(item):
-    # The same initial weights in every run: by chance all units may be dead.
+    # The same numbers whichever tests ran before: by chance all units may be
+    # dead.
     lasagne.random.set_rng(np.random.RandomState(0))
+    for name in 'rng', 'RNG':
+        if hasattr(item.module, name):
+            getattr(item.module, name).seed(0)
 
 
 def pytest_configure(config):
