@@ -6,6 +6,8 @@ import pkgutil
 import re
 
 import pytest
+import theano
+from theano.configparser import change_flags
 
 import gradmod
 
@@ -16,18 +18,30 @@ FOR_USERS = {'gradmod.' + name for name in (
     'rules', 'saliency', 'sanity')}
 
 
+@pytest.fixture(params=['py', pytest.param('c', marks=pytest.mark.slow)])
+def linker(request, monkeypatch):
+    """Theano's defaults, or in their place what takes no g++."""
+    if request.param == 'c':
+        yield
+        return
+    mode = theano.Mode('py', 'fast_compile')
+    monkeypatch.setattr(theano.compile.mode, 'instantiated_default_mode', mode)
+    with change_flags(cxx=''):
+        yield
+
+
 def text(*path):
     with open(os.path.join(ROOT, *path), encoding='utf-8') as f:
         return f.read()
 
 
 @pytest.mark.parametrize('name', [m for m in MODULES if m != 'gradmod.__main__'])
-def test_docstrings(name):
+def test_docstrings(name, linker):
     failed, attempted = doctest.testmod(importlib.import_module(name))
     assert not failed and (attempted or name not in FOR_USERS)
 
 
-def test_readme(capsys, tmp_path, monkeypatch):
+def test_readme(linker, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r'```python\n(.*?)```', text('README.md'), re.DOTALL)
     assert len(blocks) >= 8

@@ -518,6 +518,7 @@ def test_rules(way, case, set_mode):
     way(Problem(case, 'float64', PY))
 
 
+@pytest.mark.slow
 def test_scan_in_c(set_mode):
     set_mode(C)
     p = Problem('carrying', 'float32', C)

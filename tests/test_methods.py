@@ -169,6 +169,7 @@ def test_gradcam_under_a_rule():
     np.testing.assert_array_equal(f(IMAGES), 0)
 
 
+@pytest.mark.slow
 def test_gradcam_in_c():
     net = convnet('float32', real_convolution)
     model, images = ConvModel(net), IMAGES.astype('float32')
@@ -242,7 +243,7 @@ def test_broadcastable_inputs(net, weights):
 
 
 def test_test_values(net, weights):
-    with change_flags(compute_test_value='raise'):
+    with change_flags(compute_test_value='raise', cxx=''):
         x = T.dmatrix('x')
         x.tag.test_value = X
         output = get_output(net, x)
