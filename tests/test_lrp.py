@@ -48,7 +48,7 @@ def output(net):
     return L.get_output(net, deterministic=True)
 
 
-def relevance(net, composite, x, r):
+def relevance(net, composite, x, r, optimizer='fast_compile'):
     """That of the input, and the output, which the rules leave as it is."""
     (below,) = [layer for layer in L.get_all_layers(net)
                 if isinstance(layer, L.InputLayer)]
@@ -58,7 +58,8 @@ def relevance(net, composite, x, r):
     result = theano.grad(None, below.input_var,
                          known_grads={z: theano.shared(r)})
     result, z, plain = theano.function(
-        [below.input_var], [result, z, plain], mode=MODE)(x)
+        [below.input_var], [result, z, plain],
+        mode=theano.Mode('c|py', optimizer))(x)
     np.testing.assert_allclose(z, plain, rtol=1e-9, atol=1e-11)
     return result
 
@@ -322,6 +323,35 @@ def test_tied_maxima_share():
     net = L.GlobalPoolLayer(network_input(1, 4, 4), pool_function=T.max)
     got = relevance(net, lrp.EpsilonPlus(), x, np.full((1, 1), 7.))
     close(got, 7. * (x == 5))
+
+
+@pytest.mark.parametrize('width, batch_ndim', [
+    (1, 2), ([(1, 0), 2], 2), ([2, 0, (0, 1)], 1)])
+def test_a_shortcut_that_pads(width, batch_ndim):
+    """With its true gradient, compilation did not end."""
+    below = L.NINLayer(network_input(2, 3, 3), 4, W=values(2, 4), b=None)
+    padded = L.PadLayer(below, width, batch_ndim=batch_ndim)
+    shape = padded.output_shape[1:]
+    other = L.DenseLayer(below, int(np.prod(shape)), b=None,
+                         W=values(36, int(np.prod(shape))), nonlinearity=None)
+    net = L.ElemwiseSumLayer([L.ReshapeLayer(other, ([0],) + shape), padded])
+    x, r = values(2, 2, 3, 3), values(2, *shape)
+    composite = lrp.EpsilonPlus(rules={below: lrp.Gradient()})
+    h = plus(np.einsum('nihw,io->nohw', x, below.W.get_value()))
+    total = np.zeros((2,) + shape)
+    pairs = [np.broadcast_to(w, 2).tolist() for w in (
+        [width] * (4 - batch_ndim) if isinstance(width, int) else width)]
+    inside = (slice(None),) * batch_ndim + tuple(
+        slice(low, low + n) for (low, _), n in zip(
+            pairs, h.shape[batch_ndim:]))
+    total[inside] = h
+    z = (h.reshape(2, -1) @ other.W.get_value()).reshape(r.shape)
+    s = divide(r, z + total)
+    flat = epsilon(h.reshape(2, -1), other.W.get_value(), 0,
+                   (z * s).reshape(2, -1)).reshape(h.shape)
+    wanted = np.einsum('nohw,io->nihw', flat + (total * s)[inside],
+                       below.W.get_value())
+    close(relevance(net, composite, x, r, 'fast_run'), wanted)
 
 
 # Which layer gets what.
