@@ -8,7 +8,7 @@ import theano.tensor as T
 from theano import scalar
 from theano.ifelse import IfElse
 
-from ._theano import Constant, DimShuffle, Variable
+from ._theano import Constant, DimShuffle, OpFromGraph, Variable
 from .errors import check_count, describe, name_of
 from .graphs import flags, inputs_of, nodes_above, walk
 from .methods import METHODS
@@ -85,7 +85,8 @@ def saliency_map(network, rule=None, target=None, method='gradient',
     Warns
     -----
     UserWarning
-        If the output depends on random draws, such as those of dropout.
+        If the output depends on random draws, such as those of dropout. If a
+        gradient that the recipe of Theano 0.8 assigned is in the way.
 
     Notes
     -----
@@ -118,6 +119,7 @@ def saliency_map(network, rule=None, target=None, method='gradient',
     """
     score = _score(network, rule, target, input_var, layer, logits)
     _warn_of_draws(score)
+    _warn_of_recipe(score)
     return _explain(score, target, method, options)
 
 
@@ -254,6 +256,7 @@ def compile_saliency_function(network, rule=None, target=None,
     if 'guide' in options:
         _check_batches(score.under(options['guide']), 0)
     _warn_of_draws(score, givens)
+    _warn_of_recipe(score)
     result = _explain(score, target, method, options)
     outputs = [result, score.z if is_word(target, 'all') else score.value]
     if hasattr(result.tag, 'completeness_error'):
@@ -321,6 +324,15 @@ def _warn_of_draws(score, givens=()):
                           'maps differ from call to call. Build the network '
                           'with deterministic=True, or say what is drawn by '
                           'givens', stacklevel=3)
+            return
+
+
+def _warn_of_recipe(score):
+    for node in nodes_above([score.value]):
+        if isinstance(node.op, OpFromGraph) and 'grad' in vars(node.op):
+            warnings.warn(f'{node.op}.grad is never called: Theano 1.0 ignores '
+                          'what the old recipe assigns. Derive its class from '
+                          'gradmod.ModifiedBackprop', stacklevel=3)
             return
 
 

@@ -405,6 +405,16 @@ def test_rules_that_relate_samples_are_refused(net):
                  guide=DeepLiftRescale)
 
 
+def test_the_old_recipe_is_named():
+    x, z = T.dmatrices('xz')
+    op = theano.OpFromGraph([z], [T.nnet.relu(z)])
+    compiled(op(x), input_var=x)
+    op.grad = lambda inputs, grads: [0 * grads[0]]
+    for f in saliency_map, compiled:
+        with pytest.warns(UserWarning, match='grad is never called.*Derive'):
+            f(op(x), input_var=x)
+
+
 @pytest.mark.parametrize('target', [
     lambda z: z[:, 1].mean(), lambda z: z.max()])
 def test_targets_for_the_whole_batch_are_refused(net, target):
