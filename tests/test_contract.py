@@ -9,6 +9,7 @@ from collections import namedtuple
 from functools import lru_cache
 
 import numpy as np
+import pytest
 import theano
 import theano.tensor as T
 from theano.configparser import change_flags
@@ -184,6 +185,7 @@ def compiled_in_c(dtype, pattern):
     return functions
 
 
+@pytest.mark.slow
 @examples(200)
 @given(st.sampled_from(['float32', 'float64']),
        st.sampled_from([(False,), (True, False, False)]), seeds)

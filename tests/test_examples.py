@@ -170,16 +170,19 @@ def accuracies(program):
     return [float(number) for number in re.findall(r'([0-9.]+) %', out)]
 
 
+@pytest.mark.slow
 def test_training_through_a_sign():
     true_gradient, straight_through = accuracies('binary_digits.py')
     assert straight_through > max(95, true_gradient)
 
 
+@pytest.mark.slow
 def test_training_against_a_classifier_of_domains():
     _, without, source, target = accuracies('domain_adversarial.py')
     assert source > 93 and target > without + 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CIFAR, reason='needs the weights of the CIFAR-10 '
                     'ResNet-32: set GRADMOD_CIFAR_WEIGHTS to their path')
 def test_cifar_resnet(load):
@@ -196,6 +199,7 @@ def test_cifar_resnet(load):
     assert probabilities[3] > .999  # a cat
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SQUEEZENET, reason='needs the weights of SqueezeNet: '
                     'set GRADMOD_SQUEEZENET_WEIGHTS to their path')
 def test_imagenet(tmp_path):
