@@ -589,10 +589,10 @@ class Composite:
     that are layers, and average pooling have `Norm`, max-pooling `Winner`,
     batch normalization above a linear layer without a nonlinearity `Merge`,
     nonlinearities, scales and dropout `Pass`. Layers that move values, and the
-    softmax, keep their gradient (`Crop` is that of padding). All others are refused: recurrent layers,
-    local response normalization, gates by product, types of your own that
-    compute by themselves. A rule of yours for those is one for the whole
-    layer.
+    softmax, keep their gradient (`Crop` is that of padding). All others are
+    refused: recurrent layers, local response normalization, gates by product,
+    types of your own that compute by themselves. A rule of yours for those is
+    one for the whole layer.
 
     Examples
     --------
