@@ -16,7 +16,7 @@ relevance on as it is. A *composite* says which layer gets which rule [1]_:
 ...     z = lasagne.layers.get_output(net, deterministic=True)
 >>> r = theano.grad(None, x, known_grads={z: z})
 >>> print(r.eval({x: np.array([[1, -1, 2]], x.dtype)}).round(3))
-[[  3.  -7.  22.]]
+[[ 3. -7. 22.]]
 
 In the formulas v+ is max(v, 0) and v- is min(v, 0); f^T(s; W) is the layer
 transposed, the gradient of the sum of s f(x; W, b) with respect to x; a / z is
@@ -256,8 +256,8 @@ class AlphaBeta(Rule):
     Notes
     -----
     Bach et al. (2015). A unit that has no negative contributions passes on
-    alpha r, not r. Like `ZPlus` it hardly depends on the later layers of a deep
-    network (Sixt et al. 2020).
+    alpha r, not r. Like `ZPlus` it hardly depends on the later layers of a
+    deep network (Sixt et al. 2020).
     """
 
     def __init__(self, alpha=2., beta=1., stabilizer=1e-6):
@@ -392,7 +392,8 @@ class Winner(Rule):
     """To the largest input, in equal parts where several are as large.
 
     The gradient of max-pooling, but that Theano's, on the CPU, gives each of
-    those all of r: relevance would grow where an image is flat.
+    those all of r: relevance would grow where an image is flat. It takes one
+    more pass, which ``rules={lrp.maximum: lrp.Gradient()}`` saves.
     """
 
     def grad(self, inputs, out_grads, outputs):
@@ -607,7 +608,8 @@ class Composite:
         self.activations = activations or Pass()
         self.rules = [pair for table in (rules or {},) + defaults + ({
             summing: Norm(stabilizer), maximum: Winner(), padding: Crop(),
-            moving: Gradient(), activation: self.activations, batch_norm: Merge(),
+            moving: Gradient(), activation: self.activations,
+            batch_norm: Merge(),
         },) for pair in table.items()]
 
     def rule_for(self, layer, name):

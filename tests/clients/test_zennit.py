@@ -6,7 +6,7 @@ cifar_model_n5.npz. Without them weights are random.
 """
 import os
 
-import gradmod  # noqa: F401  before Theano and Lasagne
+from gradmod import lrp, modified  # before Theano and Lasagne
 
 import lasagne
 import numpy as np
@@ -16,8 +16,6 @@ import theano.tensor as T
 import torch
 from lasagne import layers as L
 from torch import nn
-
-from gradmod import lrp, modified
 
 from ..benchmarks import relevance as squeezenet
 from ..benchmarks.peers import made_up_arrays
