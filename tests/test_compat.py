@@ -149,6 +149,7 @@ report(dot=dot(a, a).tolist(), scan=scan([.3, -.2]).tolist(),
 '''
 
 
+@pytest.mark.slow
 def test_a_working_theano(python, tmp_path):
     flags = 'linker=py,optimizer=fast_compile'
     result, err = python(WORK, flags=flags)
@@ -177,6 +178,7 @@ def test_a_working_theano(python, tmp_path):
     assert out.decode().strip() == repr(result['ldflags'])
 
 
+@pytest.mark.slow
 def test_a_setting_stands(python, tmp_path):
     flags = QUICK + 'blas.ldflags='
     result, _ = python(flags=flags)
@@ -191,6 +193,7 @@ def test_a_setting_stands(python, tmp_path):
     assert str(rc) in result['actions'][0]
 
 
+@pytest.mark.slow
 def test_too_late_for_blas(python):
     flags = QUICK + 'blas.ldflags='  # as some numpy need
     result, _ = python('''
@@ -215,6 +218,7 @@ def test_no_compiler_no_blas(python, tmp_path):
         assert 'Left the search' in result['actions'][0]
 
 
+@pytest.mark.slow
 def test_a_system_library(python, library, tmp_path):
     there = tmp_path / 'lib'
     there.mkdir()

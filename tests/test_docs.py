@@ -16,18 +16,24 @@ FOR_USERS = {'gradmod.' + name for name in (
     'rules', 'saliency', 'sanity')}
 
 
+@pytest.fixture(params=['py', pytest.param('c', marks=pytest.mark.slow)])
+def linker(request):
+    if request.param == 'py':
+        request.getfixturevalue('no_compiler')
+
+
 def text(*path):
     with open(os.path.join(ROOT, *path), encoding='utf-8') as f:
         return f.read()
 
 
 @pytest.mark.parametrize('name', [m for m in MODULES if m != 'gradmod.__main__'])
-def test_docstrings(name):
+def test_docstrings(name, linker):
     failed, attempted = doctest.testmod(importlib.import_module(name))
     assert not failed and (attempted or name not in FOR_USERS)
 
 
-def test_readme(capsys, tmp_path, monkeypatch):
+def test_readme(linker, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r'```python\n(.*?)```', text('README.md'), re.DOTALL)
     assert len(blocks) >= 8

@@ -49,6 +49,7 @@ def test_settings_that_do_no_harm(python, flags):
     assert python.status == 0 and report['ok'], report
 
 
+@pytest.mark.slow
 def test_healthy(python, tmp_path):
     report = json.loads(python('-m', 'gradmod', '--json', flags=CACHE))
     assert python.status == 0, python.err
@@ -134,6 +135,7 @@ def check_broken(python, *words, **settings):
     return out
 
 
+@pytest.mark.slow
 def test_a_blas_that_does_not_link(python, tmp_path):
     rc = tmp_path / '.theanorc'
     rc.write_text('[blas]\nldflags = -lnone_such\n')
@@ -148,6 +150,7 @@ def test_no_compiler(python, tmp_path):
     assert out.splitlines()[-1] == 'verdict       gradmod works here.'
 
 
+@pytest.mark.slow
 def test_a_compiler_that_is_not_there(python, tmp_path):
     out = check_broken(python,
                        'There is no compiler /none/g++, which cxx is set to.',
@@ -156,6 +159,7 @@ def test_a_compiler_that_is_not_there(python, tmp_path):
     assert 'No C++ compiler' not in out and 'did not end' not in out
 
 
+@pytest.mark.slow
 def test_a_file_that_hides_lasagne(python, tmp_path):
     path = tmp_path / 'lasagne.py'
     path.write_text('import lasagne\nlasagne.layers')
@@ -188,6 +192,7 @@ def test_an_output_that_has_no_encoding(monkeypatch):
     assert 'home          caf\\xe9\n' in sys.stdout.getvalue()
 
 
+@pytest.mark.slow
 def test_an_output_of_ascii(python, tmp_path):
     folder = tmp_path / 'caf\xe9'
     out = python('-m', 'gradmod', PYTHONIOENCODING='ascii',

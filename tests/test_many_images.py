@@ -109,6 +109,7 @@ def call_main(monkeypatch, args):
     many_images.main()
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed(files, tmp_path):
     output, log = tmp_path / 'maps.npy', tmp_path / 'log'
     process = start(arguments(files, output, '--check', chunk=1), log)
@@ -130,6 +131,7 @@ def test_a_worker_is_killed(files, tmp_path):
     assert '%d maps' % (N - many_images.FIRST) in log.read_text()
 
 
+@pytest.mark.slow
 def test_the_program_is_killed(files, tmp_path, monkeypatch):
     output, log = tmp_path / 'maps.npy', tmp_path / 'log'
     args = arguments(files, output, chunk=2)
@@ -199,6 +201,7 @@ def scheduler(tmp_path):
             process.wait()
 
 
+@pytest.mark.slow
 def test_a_scheduler_elsewhere(files, tmp_path, scheduler):
     log = tmp_path / 'log'
 

@@ -10,6 +10,7 @@ from collections import Counter
 import gradmod
 
 import numpy as np
+import pytest
 import theano
 import theano.tensor as T
 from lasagne.layers import DenseLayer, InputLayer, get_output
@@ -89,6 +90,7 @@ def measure():
                          if n - kinds_before[k] > ROUNDS // 10}}))
 
 
+@pytest.mark.slow
 def test_hundreds_of_wrappers_and_graphs():
     # in a process of its own, where nobody else builds anything
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

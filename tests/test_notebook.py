@@ -70,6 +70,7 @@ def test_stored_outputs_are_of_one_clean_run(stored):
     assert sum(len(figures(cell)) for cell in cells) >= 5
 
 
+@pytest.mark.slow
 def test_runs_and_gives_what_is_stored(stored, tmp_path, monkeypatch):
     for name in ('JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR',
                  'JUPYTER_RUNTIME_DIR', 'IPYTHONDIR'):

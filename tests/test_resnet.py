@@ -18,6 +18,8 @@ from .benchmarks.cost import resnet
 from .benchmarks.peers import made_up_arrays
 from .test_op import is_opaque
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def weights(tmpdir_factory):

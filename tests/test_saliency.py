@@ -1,3 +1,4 @@
+import os
 import pickle
 import subprocess
 import sys
@@ -264,7 +265,9 @@ def test_pickle_into_a_new_process(net, tmp_path):
     subprocess.check_call([sys.executable, '-c', (
         'import runpy, sys; sys.path.insert(0, ""); sys.argv.pop(0); '
         'runpy.run_path(sys.argv[0])'), str(tmp_path / 'load.py'),
-        str(tmp_path / 'fs'), str(tmp_path / 'maps')])
+        str(tmp_path / 'fs'), str(tmp_path / 'maps')],
+        env=dict(os.environ,
+                 THEANO_FLAGS=os.environ['THEANO_FLAGS'] + ',cxx='))
     maps, name = pickle.loads((tmp_path / 'maps').read_bytes())
     assert name == repr(fs[0])
     for f, got in zip(fs, maps):
@@ -292,6 +295,7 @@ def test_maps_of_zeros_and_nan_are_counted(net):
         f(images[:1])
 
 
+@pytest.mark.slow
 def test_images_that_are_not_aligned():
     x = T.dmatrix('x')
     f = gradmod.compile_saliency_function(x ** 2, input_var=x)  # in C
