@@ -7,6 +7,7 @@ import warnings
 
 import gradmod  # first: it makes Theano and Lasagne importable
 import numpy as np
+from gradmod import lrp
 
 MISSING = ('The examples need more than gradmod itself does (%s). Install it '
            'with: pip install "gradmod[examples]"')
@@ -22,14 +23,13 @@ warnings.filterwarnings('ignore', 'The `image_shape` keyword')
 
 METHODS = {  # the title of the column, the rule, the method
     'gradient': ('gradient', None, 'gradient'),
-    'gradient_x_input': ('gradient\n× input', None, 'gradient_x_input'),
     'smoothgrad': ('SmoothGrad', None, 'smoothgrad'),
-    'integrated': ('integrated\ngradients', None, 'integrated_gradients'),
     'gradcam': ('Grad-CAM', None, 'gradcam'),
     'guided': ('guided\nbackprop', gradmod.GuidedBackprop, 'gradient'),
     'guided_gradcam': ('guided\nGrad-CAM', None, 'guided_gradcam'),
     'deconvnet': ('DeconvNet', gradmod.DeconvNet, 'gradient'),
     'zero': ('zero', gradmod.ZeroBackprop, 'gradient'),
+    'relevance': ('relevance', lrp.EpsilonPlus(), 'relevance'),
 }
 RULES = ['gradient', 'guided', 'deconvnet', 'zero']  # gradients, by the rule
 
@@ -71,7 +71,7 @@ def print_statistics(maps):
         print('(cosine similarity: to the gradient, mean over the images)')
 
 
-def draw(path, images, labels, maps, caption):
+def draw(path, images, labels, maps, caption, **options):
     """Write a picture: a row for each image, a column for it and each method.
 
     Parameters
@@ -86,9 +86,12 @@ def draw(path, images, labels, maps, caption):
         The maps, by method.
     caption : str
         What to write below.
+    **options
+        Those of `gradmod.plot.plot_saliency`.
     """
     titles = [METHODS[method][0] for method in maps]
-    figure = plot_saliency(images, list(maps.values()), titles, labels)
+    figure = plot_saliency(images, list(maps.values()), titles, labels,
+                           **options)
     width, height = figure.get_size_inches()
     lines = textwrap.wrap(caption, int(width / 0.058))
     figure.text(0.08 / width, 0, '\n'.join(lines), fontsize=7, va='top')

@@ -6,17 +6,20 @@ import gradmod  # first: it makes Theano and Lasagne importable
 import lasagne
 import numpy as np
 import theano
+from gradmod import lrp
 from gradmod.sanity import plot_reports, randomization_test
 from lasagne.layers import get_all_layers
 
 import cifar_resnet
 import digits
 from common import MISSING, integer, picture
+from photographs import file, load_images
 try:
     from tqdm import tqdm
 except ImportError as error:
     sys.exit(MISSING % error)
 
+OWN = {cifar_resnet.Shortcut: lrp.Gradient()}  # it only moves values
 METHODS = {  # by title: what `randomization_test` takes
     'gradient': dict(),
     'gradient x input': dict(method='gradient_x_input'),
@@ -25,6 +28,9 @@ METHODS = {  # by title: what `randomization_test` takes
     'guided backprop': dict(rule=gradmod.GuidedBackprop),
     'DeconvNet': dict(rule=gradmod.DeconvNet),
     'guided Grad-CAM': dict(method='guided_gradcam'),
+    'EpsilonPlus': dict(rule=lrp.EpsilonPlus(rules=OWN), method='relevance'),
+    'EpsilonAlpha2Beta1': dict(rule=lrp.EpsilonAlpha2Beta1(rules=OWN),
+                               method='relevance'),
 }
 
 
@@ -32,7 +38,8 @@ def resnet(weights):
     """The ResNet-32, photographs and their mirror images, and its blocks."""
     network = cifar_resnet.build_network()
     cifar_resnet.load_weights(network, weights)
-    pixels = np.array(list(cifar_resnet.load_images([]).values()))
+    images = load_images([], cifar_resnet.PHOTOGRAPHS, 32)
+    pixels = np.array(list(images.values()))
     pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
     images = pixels.transpose(0, 3, 1, 2) - cifar_resnet.MEAN
     first, *blocks = np.split(  # convolutions and normalizations, two by two
@@ -63,7 +70,7 @@ def main():
         'anything, the cosine of the maps of the two likeliest classes. A map '
         'that explains a decision depends on both. The network is that of '
         'digits.py, which is trained first, or a ResNet-32.')
-    parser.add_argument('--weights', metavar='PATH', type=cifar_resnet.file,
+    parser.add_argument('--weights', metavar='PATH', type=file,
                         help='the .npz file of the ResNet-32 (n = 5) of the '
                         'Lasagne Recipes, papers/deep_residual_learning: take '
                         'this network, and photographs from scikit-image')

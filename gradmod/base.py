@@ -15,6 +15,13 @@ from .graphs import conform, flags, inputs_of, true_gradients, walk
 from .op import GradientOverrideOp
 
 
+class Name:
+    """What a rule is called, as functions are; it may be given another name."""
+
+    def __get__(self, rule, kind):
+        return repr(rule)
+
+
 class ModifiedBackprop:
     """A nonlinearity with its own forward pass and another gradient.
 
@@ -94,7 +101,7 @@ class ModifiedBackprop:
         self.ops = {}
 
     def _right_call(self, given):
-        """For code that has a rule's parameter in the place of its function."""
+        """For code with a rule's parameter in the place of its function."""
         parameters = [*inspect.signature(type(self)).parameters.values()]
         if len(parameters) < 2:
             return ''
@@ -105,9 +112,7 @@ class ModifiedBackprop:
     def __repr__(self):
         return f'{type(self).__name__}({name_of(self.nonlinearity)})'
 
-    @property
-    def __name__(self):  # as functions have one
-        return repr(self)
+    __name__ = Name()
 
     def __getstate__(self):
         # Ops are remade on first use; the graphs they came from are not kept.
@@ -130,7 +135,7 @@ class ModifiedBackprop:
         Parameters
         ----------
         inputs : list of Variable
-            The input z of the nonlinearity f; all of them, where f has several.
+            The input z of the nonlinearity f; all of them, if f has several.
         out_grads : list of one Variable
             The gradient g of the cost with respect to f(z), of f(z)'s type.
         outputs : list of one Variable
@@ -206,7 +211,7 @@ class ModifiedBackprop:
     def _make_op(self, types):
         stand_ins = [type() for type in types]
         # `nonlinearity` and `grad` get variables of the host, so that they may
-        # use ops that know nothing of devices. The optimizer drops these moves.
+        # use ops that know of no device. The optimizer drops these moves.
         inputs = [T.as_tensor_variable(x) for x in stand_ins]
         y = self.nonlinearity(*inputs)
         if isinstance(y, (list, tuple)) and len(y) == 1:
@@ -214,8 +219,8 @@ class ModifiedBackprop:
         if not is_float_tensor(y):
             discrete = getattr(y, 'dtype', None) in T.discrete_dtypes
             raise TypeError(
-                f'{self!r}: expected {name_of(self.nonlinearity)} to return one '
-                f'float tensor variable, got {describe(y)}' +
+                f'{self!r}: expected {name_of(self.nonlinearity)} to return '
+                f'one float tensor variable, got {describe(y)}' +
                 ': cast it, by .astype(x.dtype)' * discrete)
         y = T.as_tensor_variable(y)
         op = GradientOverrideOp(
@@ -231,8 +236,8 @@ class ModifiedBackprop:
         Parameters
         ----------
         wrt : list of Variable
-            What `inputs` are, or are moved from: what to differentiate by where
-            `grad` asks for true gradients.
+            What `inputs` are, or are moved from: what to differentiate by
+            where `grad` asks for true gradients.
         inputs, y, g
             The inputs, the output, and the gradient with respect to it.
 
@@ -255,8 +260,9 @@ class ModifiedBackprop:
         if not isinstance(results, (list, tuple)):
             results = [results]
         if len(results) != len(inputs):
-            raise TypeError(f'{self!r}.grad: expected {len(inputs)} gradient(s), '
-                            f'one for each input, got {len(results)}')
+            raise TypeError(
+                f'{self!r}.grad: expected {len(inputs)} gradient(s), one for '
+                f'each input, got {len(results)}')
         results = [self._as_gradient(r, x, w.type, y, g)
                    for r, x, w in zip(results, inputs, wrt)]
         true = iter(true_gradients(
@@ -270,7 +276,7 @@ class ModifiedBackprop:
             if result is not None and is_zero(result) not in ('yes', True):
                 raise TypeError(
                     f'{self!r}.grad: expected None for the input of dtype '
-                    f'{x.dtype}, which has no gradient, got {describe(result)}')
+                    f'{x.dtype}, without gradient, got {describe(result)}')
             return x.zeros_like(theano.config.floatX)  # as Theano's own ops do
         if (result is None or
                 isinstance(getattr(result, 'type', None), DisconnectedType)):
@@ -282,8 +288,8 @@ class ModifiedBackprop:
         if not (isinstance(result, TensorVariable) and result.ndim == x.ndim
                 and result.dtype not in T.complex_dtypes):
             raise TypeError(
-                f'{self!r}.grad: expected a real tensor of {x.ndim} dimensions, '
-                f'like the input, got {describe(result)}')
+                f'{self!r}.grad: expected a real tensor of {x.ndim} '
+                f'dimensions, like the input, got {describe(result)}')
         known = [x]
         if y.broadcastable == x.broadcastable and _surely_of_shape([x], y):
             known.append(g)
@@ -368,9 +374,11 @@ def override_gradient(function=None, grad=None):
     >>> import numpy as np
     >>> import gradmod
     >>> import theano, theano.tensor as T
-    >>> sign = gradmod.override_gradient(T.sgn, lambda inputs, out_grads: out_grads)
+    >>> sign = gradmod.override_gradient(
+    ...     T.sgn, lambda inputs, out_grads: out_grads)
     >>> x = T.vector('x', dtype='float32')
-    >>> print(theano.grad((3 * sign(x)).sum(), x).eval({x: np.float32([-2, 1])}))
+    >>> dx = theano.grad((3 * sign(x)).sum(), x)
+    >>> print(dx.eval({x: np.float32([-2, 1])}))
     [3. 3.]
 
     As a decorator; a gradient that is clipped, and another that is left alone:

@@ -39,8 +39,9 @@ def move_to_device(x):
     one, it is the default device.
 
     What comes from the GPU is moved back by a node of its own, where Theano's
-    ``as_gpuarray_variable`` would take a shorter way around `x`, and a gradient
-    with respect to `x` would be disconnected. The optimizer drops the pair.
+    ``as_gpuarray_variable`` would take a shorter way around `x`, and a
+    gradient with respect to `x` would be disconnected. The optimizer drops the
+    pair.
     """
     if (not isinstance(x.type, T.TensorType) or x.ndim == 0
             or x.dtype not in T.float_dtypes):

@@ -3,7 +3,8 @@ import warnings
 from collections import Counter, namedtuple
 from copy import copy
 
-from ._theano import Constant, Scan, Variable, graph_inputs, io_toposort
+from ._theano import (Constant, OpFromGraph, Scan, Variable, graph_inputs,
+                      io_toposort)
 from .base import ModifiedBackprop, check_rule
 from .errors import name_of
 from .graphs import conform, copy_node, graft, inputs_of, nodes_above, walk
@@ -77,7 +78,8 @@ def override_in(outputs, rule, match=None, select=None):
     -----
     UserWarning
         If leaky rectifiers, ELUs, softplus, ... are left alone beside
-        rectifiers, unless `match` or `select` is given.
+        rectifiers, or rectifiers that are inside of another rule or an
+        ``OpFromGraph``, unless `match` or `select` is given.
 
     Raises
     ------
@@ -159,6 +161,14 @@ def override_in(outputs, rule, match=None, select=None):
             'Apply GuidedGradient(f) to include a function f of these; pass '
             'what override_in returns with match=gradmod.RECTIFIERS to leave '
             'them alone', stacklevel=2)
+    told = match or select or isinstance(rule, ModifiedBackprop)
+    hidden = '' if told else _hidden(outputs)
+    if hidden:
+        warnings.warn(
+            f'override_in leaves alone the rectifiers inside of {hidden}. Put '
+            'no other rule (or OpFromGraph) there to include them; pass what '
+            'override_in returns with match=gradmod.RECTIFIERS to leave them '
+            'alone', stacklevel=2)
     new = _rebuild(outputs, chosen, rule)
     report = Report(HEADINGS, [
         (chosen[m.output][0], None) if m.output in chosen else
@@ -201,6 +211,20 @@ def _find(outputs, matcher, depth=0, scans=0):
                 if captured is not None:
                     depths[v] = above + 1
     return found, max([depth] + [depths.get(v, depth) for v in outputs])
+
+
+def _hidden(outputs):
+    """The ops that have a rectifier inside, such as a rule's, with their number.
+
+    There are no matches inside of these: a rule may be there already.
+    """
+    ops = Counter(node.op for node in nodes_above(outputs)
+                  if isinstance(node.op, OpFromGraph))
+    return ', '.join(
+        f'{n} times {op}' for op, n in ops.items()
+        if any(captured is not None for _, captured in _find(
+            op.local_outputs, Matcher(list(RECTIFIERS.items()),
+                                      op.local_outputs))[0]))
 
 
 def _what_is_there(outputs, matches):

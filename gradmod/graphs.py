@@ -21,7 +21,7 @@ def flags(**values):
 
 
 def walk(variables, parents):
-    """Yield `variables` and what `parents` says is above each, nearest first."""
+    """Yield `variables` and what `parents` says is above, nearest first."""
     queue, seen = deque(variables), set()
     while queue:
         variable = queue.popleft()
@@ -52,7 +52,7 @@ def copy_node(node, inputs):
 
 
 def graft(outputs, memo):
-    """Copy the graph between `memo`'s keys and `outputs`, with each key replaced.
+    """Copy the graph between `memo`'s keys and `outputs`, the keys replaced.
 
     Parameters
     ----------
@@ -129,10 +129,10 @@ def parents_since(stand_in):
 def captured_variables(stand_ins, outputs):
     """Find what `outputs` depend on besides the `stand_ins`.
 
-    Returns the nearest variables that depend on no stand-in (a shared variable,
-    or whatever else a closure refers to), but what is made of constants, in a
-    fixed order: a gradient with respect to one that a closure refers to stays
-    right, however it was computed.
+    Returns the nearest variables that depend on no stand-in (a shared
+    variable, or whatever else a closure refers to), but what is made of
+    constants, in a fixed order: a gradient with respect to one that a closure
+    refers to stays right, however it was computed.
     """
     parents, children = parents_since(stand_ins[0]), {}
     for v in walk(outputs, parents):
@@ -148,7 +148,7 @@ def captured_variables(stand_ins, outputs):
 
 
 def compute_test_values(nodes):
-    """Give test values, if they are on, to `nodes` made while they were off."""
+    """Give test values, if they are on, to `nodes` made when they were off."""
     if theano.config.compute_test_value == 'off':
         return
     for node in nodes:

@@ -110,7 +110,7 @@ class Rule(ModifiedBackprop):
 
     def __repr__(self):
         values = [f'{name}={value}' for name, value in vars(self).items()
-                  if name not in ('nonlinearity', 'ops')
+                  if name not in ('nonlinearity', 'ops', 'calls')
                   and (name, value) != ('stabilizer', 1e-6)]
         return f'{type(self).__name__}({", ".join(values)})'
 
@@ -255,8 +255,9 @@ class AlphaBeta(Rule):
 
     Notes
     -----
-    Bach et al. (2015). Like `ZPlus` it hardly depends on the later layers of a
-    deep network (Sixt et al. 2020).
+    Bach et al. (2015). A unit that has no negative contributions passes on
+    alpha r, not r. Like `ZPlus` it hardly depends on the later layers of a deep
+    network (Sixt et al. 2020).
     """
 
     def __init__(self, alpha=2., beta=1., stabilizer=1e-6):
@@ -401,6 +402,23 @@ class Winner(Rule):
         return theano.grad(None, x, known_grads={z: r / count})
 
 
+class Crop(Rule):
+    """The gradient of a layer that pads.
+
+    With Theano's own, compilation would not end: after a product, an
+    optimization makes the shape of the layer's input depend on itself.
+    """
+
+    def grad(self, inputs, out_grads):
+        layer, (r,) = self.nonlinearity.layer, out_grads
+        widths = layer.width
+        if isinstance(widths, int):
+            widths = [widths] * (r.ndim - layer.batch_ndim)
+        ends = [np.broadcast_to(width, 2).tolist() for width in widths]
+        return r[(slice(None),) * layer.batch_ndim + tuple(
+            slice(low, -high or None) for low, high in ends)]
+
+
 class Pass(Rule):
     """As it is: r. For what keeps the shape of its input."""
 
@@ -477,6 +495,7 @@ convolution = partial(is_one_of, {
 activation = partial(is_one_of, {
     'NonlinearityLayer', 'ParametricRectifierLayer', 'ScaleLayer',
     'RandomizedRectifierLayer', 'DropoutLayer', 'GaussianNoiseLayer'})
+padding = partial(is_one_of, {'PadLayer'})
 
 
 def linear(layer):
@@ -506,7 +525,7 @@ def moving(layer):
     """Also the softmax: relevance should start at the logits before it."""
     return is_one_of({
         'InputLayer', 'EmbeddingLayer', 'FlattenLayer', 'ReshapeLayer',
-        'DimshuffleLayer', 'PadLayer', 'SliceLayer', 'ConcatLayer',
+        'DimshuffleLayer', 'SliceLayer', 'ConcatLayer',
         'Upscale1DLayer', 'Upscale2DLayer', 'Upscale3DLayer',
         'FeatureWTALayer'}, layer) or (
             activation(layer)
@@ -570,7 +589,7 @@ class Composite:
     that are layers, and average pooling have `Norm`, max-pooling `Winner`,
     batch normalization above a linear layer without a nonlinearity `Merge`,
     nonlinearities, scales and dropout `Pass`. Layers that move values, and the
-    softmax, keep their gradient. All others are refused: recurrent layers,
+    softmax, keep their gradient (`Crop` is that of padding). All others are refused: recurrent layers,
     local response normalization, gates by product, types of your own that
     compute by themselves. A rule of yours for those is one for the whole
     layer.
@@ -587,8 +606,8 @@ class Composite:
     def __init__(self, rules, *defaults, stabilizer=1e-6, activations=None):
         self.activations = activations or Pass()
         self.rules = [pair for table in (rules or {},) + defaults + ({
-            summing: Norm(stabilizer), maximum: Winner(), moving: Gradient(),
-            activation: self.activations, batch_norm: Merge(),
+            summing: Norm(stabilizer), maximum: Winner(), padding: Crop(),
+            moving: Gradient(), activation: self.activations, batch_norm: Merge(),
         },) for pair in table.items()]
 
     def rule_for(self, layer, name):

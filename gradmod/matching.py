@@ -24,12 +24,16 @@ RECTIFIERS = {
     'switch(x < 0, 0, x)': lambda x: T.switch(x < 0, 0, x),
     'switch(x <= 0, 0, x)': lambda x: T.switch(x <= 0, 0, x),
     'x * (x > 0)': lambda x: x * (x > 0),
+    'x * (x >= 0)': lambda x: x * (x >= 0),
     'x * cast(x > 0)': lambda x: x * T.cast(x > 0, x.dtype),
+    'x * cast(x >= 0)': lambda x: x * T.cast(x >= 0, x.dtype),
     'clip(x, 0, big)': lambda x: T.clip(x, 0, np.inf),
 }
 
-#: Their relatives, which are not 0 below 0: with any a and b, and with an f(x)
-#: that is made of x by elementwise operations.
+BOUNDED = 'clip(x, 0, 6)'
+
+#: Their relatives, which are not 0 below 0, or not x above: with any a and b, and
+#: with an f(x) that is made of x by elementwise operations.
 RELATIVES = {
     'a * x + b * |x|': lambda x, a, b: a * x + b * abs(x),
     'maximum(x, a * x)': lambda x, a: T.maximum(x, a * x),
@@ -38,6 +42,7 @@ RELATIVES = {
     'switch(0 < x, x, f(x))': lambda x, fx: T.switch(T.lt(0, x), x, fx),
     'switch(x < 0, f(x), x)': lambda x, fx: T.switch(x < 0, fx, x),
     'switch(x <= 0, f(x), x)': lambda x, fx: T.switch(x <= 0, fx, x),
+    BOUNDED: lambda x: T.clip(x, 0, 6),
     'softplus(x)': lambda x: T.nnet.softplus(x),
     'log(1 + exp(x))': lambda x: T.log(1 + T.exp(x)),
     'log1p(exp(x))': lambda x: T.log1p(T.exp(x)),
@@ -101,6 +106,8 @@ class Matcher:
                 return form, x, others
         for pattern, bound in bindings(self._relatives, v):
             x = bound[pattern.x]
+            if pattern.form == BOUNDED and self._match_patterns(x):
+                continue  # only an upper bound, as in Keras' max_value
             if all(_is_elementwise(bound[f], x) for f in pattern.free
                    if f.name == 'fx'):
                 return pattern.form, x, None
@@ -263,6 +270,8 @@ def _constant(v):
     op = v.owner and v.owner.op
     if isinstance(_scalar_op(v), (scalar.Cast, scalar.Second)):
         return _constant(v.owner.inputs[-1])
+    if isinstance(op, T.Alloc):
+        return _constant(v.owner.inputs[0])
     if isinstance(op, DimShuffle):
         value = _constant(v.owner.inputs[0])
         return value if value is None else value.transpose(

@@ -20,9 +20,9 @@ import numpy as np
 import theano
 import theano.tensor as T
 
-from ._theano import randomstate_constructor, raw_random
+from ._theano import DimShuffle, randomstate_constructor, raw_random
 from .errors import check_count, describe, is_float_tensor
-from .graphs import conform, inputs_of, walk
+from .graphs import conform, walk
 from .rules import GuidedBackprop
 
 
@@ -248,7 +248,8 @@ def gradcam(score, x, data_format=None, resize=True):
         dimensions than the input, and its map is to be resized.
     ValueError
         If `data_format` cannot be told from the layer, or is not that of the
-        convolution or pooling that it comes from.
+        convolution or pooling that it comes from; if it is not that of the
+        input, and the map is to be resized.
 
     Notes
     -----
@@ -268,7 +269,7 @@ def gradcam(score, x, data_format=None, resize=True):
     if resize and A.ndim != x.ndim:
         raise TypeError(f'gradcam: a layer of {A.ndim} dimensions has no map of '
                         f'the size of an input of {x.ndim}: pass resize=False')
-    data_format = _data_format(A, data_format, score.data_format)
+    data_format = _data_format(score, x, data_format, resize)
     channels = 1 if data_format == 'channels_first' else -1
     pixels = tuple(range(2, A.ndim) if channels == 1 else range(1, A.ndim - 1))
     weights = theano.grad(score(x).sum(), A).mean(axis=pixels, keepdims=True)
@@ -325,26 +326,41 @@ def _mean_gradient(score, x, point, sequence, *fixed):
     return conform(totals[-1] / T.cast(sequence.shape[0], x.dtype), x.type)
 
 
-def _data_format(A, given, default):
+def _data_format(score, x, given, resize):
     """Where the channels of a layer are, by what it was computed with."""
-    def elementwise(v):
-        names = 'Elemwise', 'GradientOverrideOp', 'Rebroadcast'
-        return [i for i in inputs_of(v) if i.ndim == A.ndim
-                and type(v.owner.op).__name__ in names]
+    A, axes = score.layer, {'channels_first': 1,
+                            'channels_last': score.layer.ndim - 1}
 
-    channels_last = (0,) + tuple(range(2, A.ndim)) + (1,)
-    for v in walk([A], elementwise):
-        op = v.owner and v.owner.op
-        moved = getattr(op, 'new_order', None) == channels_last
-        if moved or type(op).__name__.startswith(('AbstractConv', 'Pool')):
-            found = 'channels_last' if moved else 'channels_first'
-            if given not in (None, found):
-                raise ValueError(f'gradcam: the layer has {found}, not {given}')
-            return found
-    if (given or default) not in ('channels_first', 'channels_last'):
+    def is_spatial(v):
+        return v.owner and type(v.owner.op).__name__.startswith(
+            ('AbstractConv', 'Pool'))
+
+    def above(place):
+        v, axis = place
+        if v is x or not v.owner or isinstance(v.owner.op, T.Reshape):
+            return []
+        if isinstance(v.owner.op, DimShuffle):
+            axis = v.owner.op.new_order[axis]
+        inputs = v.owner.inputs[:1] if is_spatial(v) else v.owner.inputs
+        return [(i, axis) for i in inputs
+                if axis != 'x' and getattr(i, 'ndim', 0) == A.ndim]
+
+    # From the layer up to x: every variable, and the axis of the channels.
+    places = {name: list(walk([(A, axis)], above))
+              for name, axis in axes.items()}
+    found = next((name for name in axes if 1 in [
+        axis for v, axis in places[name] if is_spatial(v)][:1]), None)
+    if given is not None and found not in (None, given):
+        raise ValueError(f'gradcam: the layer has {found}, not {given}')
+    name = found or given or score.data_format
+    if name not in axes:
         raise ValueError("gradcam: expected data_format='channels_first' or "
                          f"'channels_last' for this layer, got {given!r}")
-    return given or default
+    in_x = [axis for v, axis in places[name] if v is x]
+    if resize and in_x and axes[name] not in in_x:
+        raise ValueError(f'gradcam: the layer has {name}, the input has not: '
+                         'pass resize=False')
+    return name
 
 
 def interpolation(old, new, dtype):

@@ -252,6 +252,8 @@ def compile_saliency_function(network, rule=None, target=None,
         inputs.append(classes)
         score = score.of(classes, maximal=True)
     _check_batches(score, options.get('baseline', 0))
+    if 'guide' in options:
+        _check_batches(score.under(options['guide']), 0)
     _warn_of_graph(score, givens)
     result = _explain(score, target, method, options)
     outputs = [result, score.z if is_word(target, 'all') else score.value]
@@ -433,16 +435,18 @@ class SaliencyFunction:
         classes = self._check_classes(target, n)
         check_count('batch_size', batch_size)
         size = min(batch_size, self.shape[0] or batch_size)
-        errors, zero, not_finite = [], 0, 0
+        errors, count, zero, not_finite = [], 0, 0, 0
         with self._lock:
             for i in _bar(progress, range(0, n, size)):
                 batch = slice(i, min(i + size, n))
-                maps, _, *error = self._compute(images[batch], i,
-                                                *[c[batch] for c in classes])
+                maps, scores, *error = self._compute(
+                    images[batch], i, *[c[batch] for c in classes])
                 errors += error
-                rows = maps.reshape(len(maps), -1)
-                zero += len(maps) - rows.any(axis=1).sum()
-                not_finite += len(maps) - np.isfinite(rows).all(axis=1).sum()
+                # For 'all', an image has a map for each of its scores.
+                rows = maps.reshape(scores.size, -1)
+                count += len(rows)
+                zero += len(rows) - rows.any(axis=1).sum()
+                not_finite += len(rows) - np.isfinite(rows).all(axis=1).sum()
                 if out is None:
                     if len(maps) == n:
                         out = maps
@@ -455,10 +459,12 @@ class SaliencyFunction:
                 self.completeness_error = np.concatenate(errors)
         if zero or not_finite:
             warnings.warn(
-                f'of {n} maps {zero} are zero everywhere and {not_finite} are '
-                'not finite. The score may be saturated: explain the logits. '
-                'Or a rule lets nothing pass, as DeconvNet where all gradients '
-                'of a layer are negative: compare with rule=None', stacklevel=2)
+                f'of {count} maps {zero} are zero everywhere and {not_finite} '
+                'are not finite. The score may be saturated: explain the '
+                'logits. Or a rule lets nothing pass, as DeconvNet where all '
+                'gradients of a layer are negative: compare with rule=None. Or '
+                'all is well: nothing speaks for the class (Grad-CAM), or the '
+                'image that a gradient is multiplied with is 0', stacklevel=2)
         return out
 
     def _check_images(self, images):
@@ -471,7 +477,7 @@ class SaliencyFunction:
                 raise TypeError('expected one array of images, got objects of '
                                 'different kinds: images and their classes are '
                                 'two arguments')
-            if images.dtype.kind == 'f':  # Python's numbers have no dtype
+            if images.dtype.kind in 'iuf':  # Python's numbers have no dtype
                 images = images.astype(self.dtype)
         shape = (None,) + self.shape[1:]
         if (len(images.shape) != len(shape) or images.shape[0] == 0 or not all(

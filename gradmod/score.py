@@ -83,18 +83,19 @@ class Score:
                   if isinstance(v, InputLayer)}
         if self.x is None and len(inputs) == 1:
             (self.x,) = inputs
-        if self.x not in inputs:
+        known = [*inputs, *_roots([v for v in inputs if v.owner])]
+        if self.x not in known:
             raise ValueError('expected input_var to be an input of the network, '
-                             f'one of {list(inputs)}, got {describe(self.x)}')
+                             f'one of {known}, got {describe(self.x)}')
         if self.x.owner:  # an expression, whose values nobody has
-            roots = [v for v in graph_inputs([self.x]) if not (
-                isinstance(v, Constant) or hasattr(v, 'get_value'))]
+            roots = _roots([self.x])
             if len(roots) != 1 or not is_float_tensor(roots[0]):
                 raise ValueError(
                     f'the input layer has an expression of {roots} rather than '
-                    'of one float variable: explain that expression')
+                    'of one float variable: explain that expression, or say '
+                    'which by input_var')
             (self.x,) = roots
-        else:
+        elif self.x in inputs:
             self.shape = tuple(inputs[self.x])
         self.data_format = 'channels_first'
         for i, wanted in enumerate(self._layers):
@@ -185,6 +186,12 @@ class Score:
         other.classes = self._checked(classes, maximal)
         other._choose()
         return other
+
+
+def _roots(variables):
+    """What they are made from, but for constants and shared variables."""
+    return [v for v in graph_inputs(variables)
+            if not (isinstance(v, Constant) or hasattr(v, 'get_value'))]
 
 
 def is_word(target, *words):

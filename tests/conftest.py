@@ -27,10 +27,9 @@ def pytest_runtest_setup(item):
     # The same numbers whichever tests ran before: by chance all units may be
     # dead.
     lasagne.random.set_rng(np.random.RandomState(0))
-    for name in 'rng', 'RNG':
-        numbers = getattr(item.module, name, None)
-        if isinstance(numbers, np.random.RandomState):
-            numbers.seed(0)
+    for value in list(vars(item.module).values()):
+        if isinstance(value, np.random.RandomState):
+            value.seed(0)
 
 
 def pytest_configure(config):

@@ -29,6 +29,14 @@ W = np.array([[1, 2, 3], [-4, -5, 6]], 'float32')
 GUIDED = reference.elementwise(reference.guided, Z, W)
 
 
+@pytest.fixture(autouse=True)
+def without_c(request, monkeypatch):
+    if request.node.name != 'test_acceptance':
+        monkeypatch.setattr(theano.config, 'cxx', '')
+        monkeypatch.setattr(theano.compile.mode, 'instantiated_default_mode',
+                            FAST)
+
+
 class Returns(ModifiedBackprop):
     """A rule that returns whatever the test says."""
 
@@ -327,8 +335,8 @@ def test_grad_may_not_return(returned, message):
 @modes
 def test_gradient_of_another_shape_is_an_error_at_run_time(returned, mode):
     f = saliency(Returns(returned), mode)
-    with pytest.raises(AssertionError, match=r'Returns\(rectify\)\.grad.*shape '
-                       'of the input: dimension'):
+    with pytest.raises(AssertionError, match=r'Returns\(rectify\)\.grad.*'
+                       'shape of the input: dimension'):
         f(Z, W)
 
 
@@ -351,6 +359,11 @@ def test_shape_of_the_output_may_differ_from_that_of_the_input():
     f = theano.function([z], theano.grad(rule(z).sum(), z), mode=PY)
     with pytest.raises(AssertionError, match='dimension 1'):
         f(Z)
+    row = T.frow()
+    wide = Returns(lambda z, g: g, lambda z: z + theano.shared(Z))(row)
+    f = theano.function([row], theano.grad(wide.sum(), row), mode=PY)
+    with pytest.raises(AssertionError, match=r'Returns\(.*dimension 0'):
+        f(Z[:1])
     rule = Returns(lambda z, g: T.set_subtensor(z.zeros_like()[:, :2], g),
                    nonlinearity)
     f = theano.function([z], theano.grad(rule(z).sum(), z), mode=PY)
@@ -561,7 +574,8 @@ def test_compiled_function_pickles_into_another_process(mode, tmp_path):
             'z, w = np.array(eval(sys.argv[2]), "float32")\n'
             'print(f(z, w).tolist())')
     out = subprocess.check_output(
-        [sys.executable, '-c', code, str(path), repr([Z.tolist(), W.tolist()])])
+        [sys.executable, '-c', code, str(path),
+         repr([Z.tolist(), W.tolist()])])
     assert eval(out) == GUIDED.tolist()
 
 
@@ -839,7 +853,8 @@ def test_function_that_theano_cannot_differentiate():
                        match='override_gradient.*cannot be differentiated'):
         theano.grad(g(x).sum(), y)
     # an error that says so where the true gradient is asked for
-    for grad in (lambda i, g: [None, None], lambda i, g, true_grads: true_grads):
+    for grad in (lambda i, g: [None, None],
+                 lambda i, g, true_grads: true_grads):
         g = gradmod.override_gradient(without_gradient, grad)
         with pytest.raises(AttributeError, match='grad'):  # Theano's words
             g(x, y)
@@ -874,7 +889,8 @@ def test_gradient_of_an_integer():
                      lambda n: T.zeros(()),
                      lambda n: theano.gradient.disconnected_type()):
         dx, dn = theano.grad(product(returned).sum(dtype='float64'), [x, n])
-        f = theano.function([x, n], [dx, dn], mode=PY, on_unused_input='ignore')
+        f = theano.function([x, n], [dx, dn], mode=PY,
+                            on_unused_input='ignore')
         got, zero = f(Z, 3)
         np.testing.assert_array_equal(got, Z * 0 + 1)
         assert zero == 0 and zero.dtype == theano.config.floatX
@@ -951,3 +967,13 @@ def test_the_true_gradient_of_what_has_none():
     np.testing.assert_array_equal(gradient, np.full_like(Z, 3))
     with pytest.raises(theano.gradient.NullTypeGradError):
         theano.grad(out.sum(), y)
+
+
+def test_a_name_of_its_own():
+    # as Keras needs one, to find an activation again in a saved model
+    rule = gradmod.GuidedBackprop(T.nnet.relu)
+    assert rule.__name__ == repr(rule) == 'GuidedBackprop(relu)'
+    rule.__name__ = 'guided'
+    assert rule.__name__ == 'guided' and repr(rule) == 'GuidedBackprop(relu)'
+    assert pickle.loads(pickle.dumps(rule)).__name__ == 'guided'
+    assert gradmod.GuidedBackprop.__name__ == 'GuidedBackprop'

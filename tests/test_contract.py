@@ -9,8 +9,10 @@ from collections import namedtuple
 from functools import lru_cache
 
 import numpy as np
+import pytest
 import theano
 import theano.tensor as T
+from theano.configparser import change_flags
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -25,8 +27,9 @@ def examples(default):
     return settings(
         max_examples=EXAMPLES or default, derandomize=not EXAMPLES,
         deadline=None, database=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,
-                               HealthCheck.filter_too_much])
+        suppress_health_check=[
+            HealthCheck.too_slow, HealthCheck.data_too_large,
+            HealthCheck.filter_too_much])
 
 
 # Any type, any floats
@@ -37,7 +40,7 @@ def bits(dtype):
 
 
 def special(dtype):
-    """Zeros, ones, the ends of the normal and subnormal numbers, and beyond."""
+    """Zeros, ones, ends of the normal and subnormal numbers, and beyond."""
     info = np.finfo(dtype)
     smallest = np.nextafter(np.zeros((), dtype), np.ones((), dtype))
     values = np.array([0, 1, info.eps, smallest, info.tiny,
@@ -121,6 +124,7 @@ def first_of_product(inputs, out_grads):
 PLAIN = [T.nnet.relu, lambda z: T.maximum(z, 0), T.tanh, leaky]
 
 
+@change_flags(cxx='')
 @lru_cache(maxsize=None)
 def compiled(dtype, pattern):
     """The plain values, and the values and the gradients of all rules."""
@@ -181,6 +185,7 @@ def compiled_in_c(dtype, pattern):
     return functions
 
 
+@pytest.mark.slow
 @examples(200)
 @given(st.sampled_from(['float32', 'float64']),
        st.sampled_from([(False,), (True, False, False)]), seeds)
@@ -266,7 +271,8 @@ def make_steps():
         'deconv': Step(1, lambda z, p: deconv(z), lambda z, p: plus(z),
                        gate(reference.deconv)),
         'reverse': Step(1, lambda z, p: reverse(z), lambda z, p: abs(z),
-                        lambda z, p, g: ([np.where(z > 0, -2 * g, 2 * g)], {})),
+                        lambda z, p, g: (
+                            [np.where(z > 0, -2 * g, 2 * g)], {})),
         'random': Step(1, lambda z, p: random(z), lambda z, p: plus(z),
                        gate(quadrants(random.coefficients))),
         'nested': Step(1, lambda z, p: nested(z), lambda z, p: abs(z),
@@ -334,6 +340,7 @@ def restated(program, x, params, weights):
     return nodes, gradients, of_params
 
 
+@change_flags(cxx='')
 @examples(40)
 @given(steps, st.data(), st.sampled_from(['fast_run', 'fast_compile', None]))
 def test_random_graphs(program, data, optimizer):

@@ -1,4 +1,7 @@
-"""`gradmod.device` with stand-ins for back ends; `tests/device` has real ones."""
+"""`gradmod.device` with stand-ins for the back ends.
+
+`tests/device` has real ones.
+"""
 import os
 import subprocess
 import sys
@@ -164,8 +167,8 @@ def test_a_gpu_that_is_not_the_default(gpuarray):
 def test_a_missing_device_is_an_error(gpuarray):
     # contexts=a->cuda0 without device=cuda
     gpuarray(['a'])
-    with pytest.raises(RuntimeError, match=r"x belongs on the GPU context None, "
-                       r"which is not initialised; there are \['a'\].* device"):
+    with pytest.raises(RuntimeError, match=r"x belongs on the GPU context "
+                       r"None, which is not initialised; there are \['a'\].*"):
         move_to_device(T.fmatrix('x'))
     with pytest.raises(RuntimeError, match="context 'b'"):
         move_to_device(on('b'))

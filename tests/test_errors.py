@@ -21,7 +21,8 @@ def test_describe():
 
 
 @pytest.mark.parametrize('function, name', [
-    (T.nnet.relu, 'relu'), (T.tanh, 'tanh'), (GuidedBackprop, 'GuidedBackprop'),
+    (T.nnet.relu, 'relu'), (T.tanh, 'tanh'),
+    (GuidedBackprop, 'GuidedBackprop'),
     (GuidedBackprop(T.nnet.relu), 'GuidedBackprop(relu)'),
     (lasagne.nonlinearities.LeakyRectify(.1), 'LeakyRectify'),
     (functools.partial(T.nnet.relu, alpha=.1), 'partial')])

@@ -1,8 +1,9 @@
 """The programs in examples/, run as a user runs them.
 
 The main one, digits.py, is what README.md's first command runs; here only what
-that command does not show. The pretrained network's weights are not part of
-the project: set GRADMOD_CIFAR_WEIGHTS to the path of cifar_model_n5.npz.
+that command does not show. The pretrained networks' weights are not part of the
+project: set GRADMOD_CIFAR_WEIGHTS to the path of cifar_model_n5.npz, and
+GRADMOD_SQUEEZENET_WEIGHTS to that of compressed_SqueezeNet.net.
 """
 import importlib
 import os
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 EXAMPLES = os.path.join(os.path.dirname(__file__), os.pardir, 'examples')
-WEIGHTS = os.environ.get('GRADMOD_CIFAR_WEIGHTS')
+CIFAR = os.environ.get('GRADMOD_CIFAR_WEIGHTS')
+SQUEEZENET = os.environ.get('GRADMOD_SQUEEZENET_WEIGHTS')
 
 
 def run(program, *args):
@@ -31,8 +33,12 @@ def run(program, *args):
     ('digits.py', ['--images', '0'], 'whole number from 1 to 32'),
     ('digits.py', ['--output', 'nowhere/digits.png'], 'no folder'),
     ('sanity_check.py', ['--images', '0'], 'whole number from 1 to 400'),
-    ('cifar_resnet.py', [], '--weights'),
-    ('cifar_resnet.py', ['--weights', 'nowhere.npz'], 'nowhere.npz')])
+    ('imagenet.py', [], '--weights'),
+    ('imagenet.py', ['--weights', 'nowhere.net'], 'nowhere.net'),
+    ('imagenet.py', ['--weights', __file__],
+     'github.com/songhan/SqueezeNet-Deep-Compression'),
+    ('imagenet.py', ['--weights', __file__, '--classes', __file__],
+     '1000 names')])
 def test_bad_arguments(program, args, message):
     code, out, err = run(program, *args)
     assert code != 0 and message in err
@@ -40,12 +46,13 @@ def test_bad_arguments(program, args, message):
 
 
 @pytest.fixture
-def cifar_resnet(monkeypatch):
+def load(monkeypatch):
+    """A function from the name of an example to the module."""
     monkeypatch.syspath_prepend(EXAMPLES)
-    return importlib.import_module('cifar_resnet')
+    return importlib.import_module
 
 
-def test_images_of_any_kind(cifar_resnet, tmp_path):
+def test_images_of_any_kind(load, tmp_path):
     from PIL import Image
     path = str(tmp_path / 'image.png')
     rng = np.random.RandomState(0)
@@ -59,11 +66,11 @@ def test_images_of_any_kind(cifar_resnet, tmp_path):
         rgba = np.array(source.convert(kind).convert('RGBA')) / 255.
         alpha = rgba[:, :, 3:]
         want = alpha * rgba[:, :, :3] + (1 - alpha)  # on white
-        got = cifar_resnet.load_images([path])[path]
+        got = load('photographs').load_images([path], [], 32)[path]
         np.testing.assert_allclose(got, want, atol=1e-6, err_msg=kind)
 
 
-def test_a_photograph_on_its_side(cifar_resnet, tmp_path):
+def test_a_photograph_on_its_side(load, tmp_path):
     from PIL import Image
     path = str(tmp_path / 'image.png')
     rng = np.random.RandomState(0)
@@ -71,12 +78,12 @@ def test_a_photograph_on_its_side(cifar_resnet, tmp_path):
     turned = Image.Exif()
     turned[274] = 6  # the orientation: turn it clockwise to see it
     Image.fromarray(array).save(path, exif=turned)
-    np.testing.assert_allclose(cifar_resnet.load_images([path])[path],
-                               np.rot90(array, -1) / 255., atol=1e-6)
+    got = load('photographs').load_images([path], [], 32)[path]
+    np.testing.assert_allclose(got, np.rot90(array, -1) / 255., atol=1e-6)
 
 
 @pytest.mark.parametrize('kind', ['CMYK', 'I', 'F', None])
-def test_images_that_cannot_be_used(cifar_resnet, tmp_path, kind):
+def test_images_that_cannot_be_used(load, tmp_path, kind):
     from PIL import Image
     path = tmp_path / 'image.tif'
     if kind:
@@ -85,7 +92,76 @@ def test_images_that_cannot_be_used(cifar_resnet, tmp_path, kind):
         path.write_text('no image')
     with pytest.raises(SystemExit, match='image.tif: not an image that can be '
                        'used .*%s' % (kind or '')):
-        cifar_resnet.load_images([str(path)])
+        load('photographs').load_images([str(path)], [], 32)
+
+
+def compressed(weights, biases, codebooks):
+    """The bytes of a file, by the description of its format."""
+    counts, body = [], b''
+    for W, b, codebook in zip(weights, biases, codebooks):
+        table, codes, gaps, gap = list(codebook), [], [], 0
+        for value in W.ravel():
+            if value == codebook[0] and gap < 15:
+                gap += 1
+            else:  # another value, or as long a gap as there may be
+                codes.append(table.index(value))
+                gaps.append(gap)
+                gap = 0
+        counts.append(len(codes))
+        halves = gaps + [0] * (len(gaps) % 2)
+        body += codebook.astype('<f4').tobytes() + b.astype('<f4').tobytes()
+        body += bytes(codes) + bytes(
+            low + 16 * high for low, high in zip(halves[::2], halves[1::2]))
+    return np.array(counts, '<u4').tobytes() + body
+
+
+def sparse_weights(shapes):
+    """Weights, biases and codebooks; few weights are not the first's."""
+    rng = np.random.RandomState(0)
+    codebooks = [rng.permutation(256).astype('float32') + .5 for _ in shapes]
+    weights = [np.where(rng.rand(*shape) < .1, rng.choice(codebook, shape),
+                        codebook[0])
+               for shape, codebook in zip(shapes, codebooks)]
+    biases = [rng.randn(shape[0]).astype('float32') for shape in shapes]
+    return weights, biases, codebooks
+
+
+def test_compressed_weights(load):
+    decode = load('imagenet').decode
+    shapes = [(2, 3, 7, 7), (5, 2, 1, 1), (4, 7, 3, 3)]
+    weights, biases, codebooks = sparse_weights(shapes)
+    data = compressed(weights, biases, codebooks)
+    counts = np.frombuffer(data, '<u4', 3)
+    assert len(set(counts % 2)) == 2  # of an odd one, half a byte is unused
+    got = list(decode(data, shapes))
+    assert len(got) == 3
+    for (W, b), want_W, want_b in zip(got, weights, biases):
+        np.testing.assert_array_equal(W, want_W)
+        np.testing.assert_array_equal(b, want_b)
+    for wrong in data[:-1], data[:11], data + b'0':
+        with pytest.raises(ValueError):
+            list(decode(wrong, shapes))
+    with pytest.raises((ValueError, IndexError)):  # a gap beyond the end
+        list(decode(data[:-1] + b'\xff', shapes))
+
+
+def test_compressed_weights_in_the_network(load, tmp_path):
+    import lasagne
+    imagenet = load('imagenet')
+    network = imagenet.build_network()
+    layers = [v for v in lasagne.layers.get_all_layers(network)
+              if hasattr(v, 'W')]
+    shapes = [v.W.get_value().shape for v in layers]
+    assert len(shapes) == 26 and sum(map(np.prod, shapes)) == 1244448
+    assert shapes[:4] == [(96, 3, 7, 7), (16, 96, 1, 1), (64, 16, 1, 1),
+                          (64, 16, 3, 3)]
+    weights, biases, codebooks = sparse_weights(shapes)
+    path = tmp_path / 'weights.net'
+    path.write_bytes(compressed(weights, biases, codebooks))
+    imagenet.load_weights(network, str(path))
+    for layer, W, b in zip(layers, weights, biases):
+        np.testing.assert_array_equal(layer.W.get_value()[..., ::-1, ::-1], W)
+        np.testing.assert_array_equal(layer.b.get_value(), b)
 
 
 def accuracies(program):
@@ -94,28 +170,48 @@ def accuracies(program):
     return [float(number) for number in re.findall(r'([0-9.]+) %', out)]
 
 
+@pytest.mark.slow
 def test_training_through_a_sign():
     true_gradient, straight_through = accuracies('binary_digits.py')
     assert straight_through > max(95, true_gradient)
 
 
+@pytest.mark.slow
 def test_training_against_a_classifier_of_domains():
     _, without, source, target = accuracies('domain_adversarial.py')
     assert source > 93 and target > without + 3
 
 
-@pytest.mark.skipif(not WEIGHTS, reason='needs the weights of the CIFAR-10 '
+@pytest.mark.slow
+@pytest.mark.skipif(not CIFAR, reason='needs the weights of the CIFAR-10 '
                     'ResNet-32: set GRADMOD_CIFAR_WEIGHTS to their path')
-def test_cifar_resnet(tmp_path):
+def test_cifar_resnet(load):
+    import theano
+    from lasagne.layers import get_all_layers, get_output
+    resnet = load('cifar_resnet')
+    network = resnet.build_network()
+    resnet.load_weights(network, CIFAR)
+    image = load('photographs').load_images([], ['chelsea'], 32)['chelsea']
+    x = get_all_layers(network)[0].input_var
+    (probabilities,) = theano.function(
+        [x], get_output(network, deterministic=True))(
+            (image.transpose(2, 0, 1) - resnet.MEAN)[None].astype(x.dtype))
+    assert probabilities[3] > .999  # a cat
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SQUEEZENET, reason='needs the weights of SqueezeNet: '
+                    'set GRADMOD_SQUEEZENET_WEIGHTS to their path')
+def test_imagenet(tmp_path):
     import matplotlib.image
     path = tmp_path / 'maps.png'
-    code, out, err = run('cifar_resnet.py', '--weights', WEIGHTS,
+    code, out, err = run('imagenet.py', '--weights', SQUEEZENET,
                          '--output', str(path))
     assert code == 0, err
-    (chelsea,) = [line for line in out.splitlines() if 'chelsea' in line]
-    assert 'cat' in chelsea
-    probability = max(float(word) for word in chelsea.split()
-                      if word.replace('.', '').isdigit())
-    assert probability > .999
+    best = dict(re.findall(r'^(\w+): class (\d+)', out, re.M))
+    assert (best['chelsea'], best['coffee'], best['camera']) == (
+        '285', '967', '872')
+    nonzero = dict(re.findall(r'^(\w+) .* ([0-9.]+) %', out, re.M))
+    assert len(nonzero) == 6 and all(float(v) > 80 for v in nonzero.values())
     picture = matplotlib.image.imread(str(path))[..., :3]
-    assert picture.std() > .05
+    assert min(picture.shape[:2]) > 4 * 227 and picture.std() > .05

@@ -1,4 +1,5 @@
 import functools
+import warnings
 
 import numpy as np
 import pytest
@@ -180,9 +181,24 @@ def test_several_outputs():
 def test_within_a_graph_that_carries_overrides():
     x = T.fmatrix('x')
     y = Times(T.nnet.relu, 3)(T.nnet.relu(x)) - 1
-    new, report = override_in(y, Times)
+    with pytest.warns(UserWarning, match=r'inside of 1 times Times\(relu\)\. Put'):
+        new, report = override_in(y, Times)
     assert len(report) == 1  # the other has its rule
     np.testing.assert_array_equal(slopes(new, x, Z), np.full_like(Z, 6))
+    # not where somebody says what is wanted, nor of what is no rectifier
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        override_in(y, Times, match=gradmod.RECTIFIERS)
+        override_in(y, Times, select=lambda m: True)
+        override_in(y, Times(T.nnet.relu))
+        override_in(Times(T.sgn)(T.nnet.relu(x)), Times)
+
+
+def test_within_an_op_of_a_graph():
+    x, z = T.fmatrices('xz')
+    y = theano.OpFromGraph([z], [T.nnet.relu(z)])(T.nnet.relu(x) - 1)
+    with pytest.warns(UserWarning, match='inside of 1 times OpFromGraph'):
+        assert len(override_in(y, Times)[1]) == 1
 
 
 def test_a_relative_gets_its_own_rule_in_a_second_step():

@@ -74,6 +74,16 @@ def test_graft_stops_at_a_second_output():
         assert a not in ancestors([copy]) and value in ancestors([copy])
 
 
+def test_graft_keeps_a_key_whose_node_is_copied():
+    a, x = T.fmatrices('ax')
+    maximum, argmax = T.max_and_argmax(a, axis=1)
+    for out in argmax + maximum, maximum + argmax:
+        (copy,) = graft([out], {maximum: x[0]})
+        f = theano.function([a, x], copy, mode=PY)
+        np.testing.assert_array_equal(f(Z, 9 * W[:, :2]), 9 * W[0, :2]
+                                      + Z.argmax(axis=1))
+
+
 def test_graft_computes_test_values_when_asked():
     a, x = T.fmatrices('ax')
     out = T.exp(a) + 1
@@ -118,6 +128,9 @@ def test_parents_of_what_was_unpickled(shift):
     out = x * 2
     h.auto_name = 'auto_%d' % (int(out.auto_name[5:]) + shift)
     assert parents_since(x)(out) == out.owner.inputs
+    assert captured_variables([x], [out * h]) == [h]
+    h = pickle.loads(pickle.dumps(T.exp(T.zeros((2, 3)))))  # of constants
+    h.auto_name = 'auto_%d' % (int(out.auto_name[5:]) + 10 ** 9)
     assert captured_variables([x], [out * h]) == [h]
 
 

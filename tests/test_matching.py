@@ -64,13 +64,16 @@ def nothing_in(y, rule=GuidedBackprop, words='found none', **options):
     (lambda x: T.maximum(x, np.float32(0)), 'maximum(x, 0)'),
     (lambda x: T.maximum(x, np.zeros(1, x.dtype)), 'maximum(x, 0)'),
     (lambda x: T.maximum(x, T.zeros_like(x)), 'maximum(x, 0)'),
+    (lambda x: T.maximum(x, T.zeros(x.shape, x.dtype)), 'maximum(x, 0)'),
     (lambda x: T.switch(x > 0, x, 0), 'switch(x > 0, x, 0)'),
     (lambda x: T.switch(x >= 0, x, 0), 'switch(x >= 0, x, 0)'),
     (lambda x: T.switch(T.lt(0, x), x, 0), 'switch(0 < x, x, 0)'),
     (lambda x: T.switch(x < 0, 0, x), 'switch(x < 0, 0, x)'),
     (lambda x: T.switch(x <= 0, 0, x), 'switch(x <= 0, 0, x)'),
     (lambda x: (x > 0) * x, 'x * (x > 0)'),
+    (lambda x: x * (x >= 0), 'x * (x >= 0)'),
     (lambda x: x * T.cast(x > 0, x.dtype), 'x * cast(x > 0)'),
+    (lambda x: T.ge(x, 0).astype(x.dtype) * x, 'x * cast(x >= 0)'),
     (lambda x: T.clip(x, 0, 1e4), 'clip(x, 0, big)')])
 def test_forms_of_a_rectifier(write, form):
     for ndim, dtype in (1, 'float64'), (2, 'float32'), (4, 'float32'):
@@ -121,6 +124,7 @@ SLOPE = theano.shared(np.float32([.1, .2, .3]))
     (lambda x: T.switch(x <= 0, T.exp(x) - 1, x), 'switch(x <= 0, f(x), x)'),
     (lambda x: T.nnet.elu(x, .5), 'switch(x > 0, x, f(x))'),
     (lambda x: T.nnet.selu(x), 'switch(x > 0, x, f(x))'),
+    (lambda x: T.clip(x, 0, 6), 'clip(x, 0, 6)'),
     (lambda x: T.nnet.softplus(x), 'softplus(x)'),
     (lambda x: T.log(T.exp(x) + 1), 'log(1 + exp(x))'),
     (lambda x: T.log1p(T.exp(x)), 'log1p(exp(x))')])
@@ -145,6 +149,12 @@ def test_relatives_are_left_alone_and_named(write, form):
         f'found none, but 1 times {form}: put a rule around'))
     (match,) = find(y, Times(write))
     assert match.input is z
+
+
+def test_a_bound_above_a_rectifier_is_no_other_unit():
+    x = T.fmatrix('x')
+    report = find(T.clip(T.nnet.relu(x), 0, 6))   # Keras' max_value
+    assert [m.input for m in report] == [x] and not report.left_alone
 
 
 @pytest.mark.parametrize('form', list(RECTIFIERS))

@@ -388,6 +388,24 @@ def test_what_gradcam_refuses():
         saliency_map(mlp()[0], method='gradcam', layer='first')
 
 
+def test_gradcam_where_layer_and_input_disagree():
+    # the channels of the layer are the second axis, those of x the last one
+    x = T.dtensor4('x')
+    z = T.nnet.conv2d(x.dimshuffle(0, 3, 1, 2), CONVOLUTION, border_mode='full')
+    A = T.nnet.relu(z[:, :, 1:, 1:])
+    options = dict(target=lambda z: z, method='gradcam', input_var=x, layer=A)
+    z = A.sum(axis=(1, 2, 3))
+    for given in None, 'channels_first':
+        with pytest.raises(ValueError, match='the input has not: pass resize=F'):
+            saliency_map(z, data_format=given, **options)
+    with pytest.raises(ValueError, match='has channels_first, not channels_la'):
+        saliency_map(z, data_format='channels_last', **options)
+    images = IMAGES.transpose(0, 2, 3, 1)
+    cam, a = [v.eval({x: images}) for v in (
+        saliency_map(z, resize=False, **options), A)]
+    np.testing.assert_allclose(cam, a.sum(axis=1))
+
+
 @pytest.mark.parametrize('options, error, says', [
     (dict(method='smoothgrad', samples=0), ValueError, 'samples to be a positi'),
     (dict(method='smoothgrad', samples=2.), ValueError, 'got float'),

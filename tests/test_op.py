@@ -192,8 +192,8 @@ def test_connection_pattern_of_inputs_that_only_the_rule_uses():
 
 def test_broadcastable_output_gradient():
     # known_grads may have a type that is more, or less, specific
-    for type in T.frow().type, T.fmatrix().type:
-        z = T.fmatrix('z')
+    for z, type in [(T.fmatrix('z'), T.frow), (T.fmatrix('z'), T.fmatrix),
+                    (T.frow('z'), T.fmatrix), (T.frow('z'), T.frow)]:
         y = GuidedBackprop(T.nnet.relu)(z)
         g = type('g')
         f = theano.function([z, g], theano.grad(None, z, known_grads={y: g}),

@@ -21,7 +21,7 @@ from gradmod.saliency import compile_saliency_function
 
 from . import reference
 from .models import (CLASSES, LABELS, OPTIONS, RULES, X, Model, close,
-                     compiled, mlp, restated)
+                     compiled, convnet, mlp, restated)
 
 
 @pytest.mark.parametrize('method, error', [
@@ -207,7 +207,9 @@ def test_wrong_images(plain, images, error, says):
 def test_lists_from_a_loader(plain):
     np.testing.assert_array_equal(plain(list(X), list(LABELS)), plain(X, LABELS))
     f = compiled(mlp('float32')[0])
-    np.testing.assert_array_equal(f(X.tolist()), f(X.astype('float32')))
+    for images in X, X.astype(int):
+        np.testing.assert_array_equal(f(images.tolist()),
+                                      f(images.astype('float32')))
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
@@ -281,11 +283,15 @@ def test_lasagne_and_tqdm_are_not_imported():
 
 
 def test_maps_of_zeros_and_nan_are_counted(net):
-    for f in compiled(net, ZeroBackprop), compiled(net, ZeroBackprop, 'all'):
-        with pytest.warns(UserWarning, match='of 5 maps 5 are zero .* and 0 are'):
+    for target, n in (None, 5), ('all', 15):
+        f = compiled(net, ZeroBackprop, target)
+        with pytest.warns(UserWarning,
+                          match=f'of {n} maps {n} are zero .* and 0 are'):
             np.testing.assert_array_equal(f(X, batch_size=2), 0 * f(X))
     x = T.dmatrix('x')
     f = compiled(T.sqrt(x), input_var=x)
+    with pytest.warns(UserWarning, match='of 2 maps 1 are zero'):  # class 1
+        compiled(x * np.array([1, 0]), None, 'all', input_var=x)(X[:1, :2])
     images = np.array([[1., 2], [0, 0], [3, 0]])
     with pytest.warns(UserWarning, match='of 3 maps 0 .* and 2 are') as seen:
         f(images, [0, 1, 1], batch_size=1)
@@ -398,6 +404,9 @@ def test_rules_that_relate_samples_are_refused(net):
         with pytest.raises(ValueError, match='DeepLiftRescale.* relates the samp'):
             compiled(net, rule)
         assert saliency_map(net, rule).ndim == 2
+    with pytest.raises(ValueError, match='DeepLiftRescale.* relates the samp'):
+        compiled(convnet(), method='guided_gradcam', layer='convolution',
+                 guide=DeepLiftRescale)
 
 
 @pytest.mark.parametrize('target', [

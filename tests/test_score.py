@@ -170,7 +170,7 @@ def test_an_input_layer_of_an_expression():
     x = T.dmatrix('x')
     network = DenseLayer(InputLayer((None, 4), x * 2 - 1), 3, nonlinearity=None)
     W = network.W.get_value()
-    for input_var in None, network.input_layer.input_var:
+    for input_var in None, network.input_layer.input_var, x:
         f = compiled(network, input_var=input_var)
         z = (2 * X - 1).dot(W)
         np.testing.assert_allclose(f(X), 2 * W.T[z.argmax(axis=1)])
@@ -179,6 +179,16 @@ def test_an_input_layer_of_an_expression():
         network = DenseLayer(InputLayer((None, 4), wrong), 3)
         with pytest.raises(ValueError, match='the input layer has an expression'):
             compiled(network)
+
+
+def test_an_input_layer_of_an_expression_of_two_variables():
+    x, y = T.dmatrices('xy')
+    network = DenseLayer(InputLayer((None, 4), x * y), 3, nonlinearity=None)
+    f = theano.function([x, y], saliency_map(network, target=1, input_var=x),
+                        mode=PY)
+    np.testing.assert_allclose(f(X, X), X * network.W.get_value()[:, 1])
+    with pytest.raises(ValueError, match=r'one of \[.*mul.*, x, y\], got a var'):
+        saliency_map(network, input_var=T.dmatrix('z'))
 
 
 @pytest.mark.parametrize('rule', [

@@ -53,7 +53,7 @@ def rectifier(network, way):
         # 15 layers of Lasagne's, (x + abs(x)) / 2, without anything but
         # elementwise operations between them, and Theano's own gradient does
         # not compile in a minute: it needs exponential time.
-        def rectify(x):
+        def rectify(x):  # noqa: F811
             return T.maximum(x, 0)
 
     class Recipe:
