@@ -1,19 +1,20 @@
 import os
 import sys
 
-# For what Theano compiles: g++ need not try hard, and there is a folder for
-# each process of pytest-xdist, as it is locked. The user's flags come last,
-# and so win.
+# g++ need not try hard, unless the user's flags, which win, say so. A process of
+# pytest-xdist has a folder of its own for what is compiled, as that is locked.
 os.environ['THEANO_FLAGS'] = ','.join([
-    'gcc.cxxflags=-O0', 'compiledir_format=tests_%(python_version)s_'
-    + os.environ.get('PYTEST_XDIST_WORKER', 'main'),
-    os.environ.get('THEANO_FLAGS', '')])
+    'gcc.cxxflags=-O0', os.environ.get('THEANO_FLAGS', ''),
+    'compiledir_format=tests_%(short_platform)s_%(processor)s_'
+    '%(python_version)s_' + os.environ.get('PYTEST_XDIST_WORKER', 'main')])
 
 import gradmod  # noqa: F401  before Theano and Lasagne, as users are told to
 
 import lasagne
 import numpy as np
 import pytest
+import theano
+from theano.configparser import change_flags
 
 from . import models
 
@@ -38,6 +39,15 @@ def pytest_configure(config):
                                 'ignore::DeprecationWarning:%s' % module)
     config.addinivalue_line('filterwarnings',
                             'ignore:.*pkg_resources.*:UserWarning')
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    """Theano's defaults take no g++; what asks for C by a mode takes none."""
+    mode = theano.Mode('py', 'fast_compile')
+    monkeypatch.setattr(theano.compile.mode, 'instantiated_default_mode', mode)
+    with change_flags(cxx=''):
+        yield
 
 
 # The network of `models`, its plain gradient and its weights.

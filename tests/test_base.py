@@ -69,6 +69,7 @@ def saliency(rule, mode=PY, dtype='float32'):
 
 # The question that this library answers
 
+@pytest.mark.usefixtures('no_compiler')
 def test_acceptance(capsys):
     rng = np.random.RandomState(0)
     x = T.tensor3('x')
@@ -432,6 +433,7 @@ def test_symbolic_variables_in_the_closure(mode):
     np.testing.assert_allclose(got[3], 3 * W[below].sum())
 
 
+@pytest.mark.usefixtures('no_compiler')
 def test_variables_in_the_rule_inside_scan():
     factor, scale = T.fscalar('factor'), theano.shared(np.float32(2))
     rule = Returns(lambda z, g: g * factor * scale,
@@ -503,6 +505,7 @@ def test_updates_are_refused_where_they_are_made():
 # Test values, pickles, copies, threads
 
 @pytest.mark.parametrize('setting', ['raise', 'warn'])
+@pytest.mark.usefixtures('no_compiler')
 def test_test_values(setting, recwarn):
     z, w = T.fmatrices('zw')
     z.tag.test_value, w.tag.test_value = Z, W
@@ -524,6 +527,7 @@ def test_test_values(setting, recwarn):
     assert not [w for w in recwarn if 'test value' in str(w.message)]
 
 
+@pytest.mark.usefixtures('no_compiler')
 def test_op_made_without_test_values_serves_with_them():
     rule = GuidedBackprop(relu)
     rule(T.fmatrix())
@@ -534,6 +538,7 @@ def test_op_made_without_test_values_serves_with_them():
     np.testing.assert_array_equal(dz.tag.test_value, Z > 0)
 
 
+@pytest.mark.usefixtures('no_compiler')
 def test_a_rule_within_a_rule_leaves_theanos_flags_as_they_were():
     # change_flags as a decorator keeps the last call's old values alone
     z = T.fmatrix('z')
@@ -622,6 +627,7 @@ def test_two_threads_first_use_one_wrapper():
         np.testing.assert_array_equal(f(Z, W), GUIDED)
 
 
+@pytest.mark.usefixtures('no_compiler')
 def test_test_values_of_what_a_rule_computes_from_what_it_refers_to():
     # once made while they are off; the gradients go through these, too
     z = T.fvector('z')

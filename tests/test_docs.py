@@ -6,8 +6,6 @@ import pkgutil
 import re
 
 import pytest
-import theano
-from theano.configparser import change_flags
 
 import gradmod
 
@@ -19,15 +17,9 @@ FOR_USERS = {'gradmod.' + name for name in (
 
 
 @pytest.fixture(params=['py', pytest.param('c', marks=pytest.mark.slow)])
-def linker(request, monkeypatch):
-    """Theano's defaults, or in their place what takes no g++."""
-    if request.param == 'c':
-        yield
-        return
-    mode = theano.Mode('py', 'fast_compile')
-    monkeypatch.setattr(theano.compile.mode, 'instantiated_default_mode', mode)
-    with change_flags(cxx=''):
-        yield
+def linker(request):
+    if request.param == 'py':
+        request.getfixturevalue('no_compiler')
 
 
 def text(*path):

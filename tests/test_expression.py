@@ -213,6 +213,7 @@ def test_a_relative_gets_its_own_rule_in_a_second_step():
                                   2 * np.where(Z > 3, 1, .25))
 
 
+@pytest.mark.usefixtures('no_compiler')
 def test_under_test_values():
     with theano.configparser.change_flags(compute_test_value='raise'):
         x = T.fmatrix('x')
@@ -309,6 +310,7 @@ def test_inside_scan():
     np.testing.assert_allclose(gradient, [[9] * 3, [3] * 3])
 
 
+@pytest.mark.usefixtures('no_compiler')
 def test_select_in_nested_scans():
     z = T.ftensor3('z')
     h, _ = theano.scan(lambda page: T.nnet.relu(recurrent(T.nnet.relu, page)),
@@ -322,6 +324,7 @@ def test_select_in_nested_scans():
     assert [m.depth for m in find(T.nnet.relu(rows))] == [0]
 
 
+@pytest.mark.usefixtures('no_compiler')
 def test_a_loop_without_a_match_stays():
     x = T.vector('x', 'float32')
     h, _ = theano.scan(lambda h: h * 3, outputs_info=x, n_steps=2)

@@ -525,7 +525,9 @@ def test_scan_in_c(set_mode):
     p.check(scan(p), loop(p))
 
 
-@pytest.mark.parametrize('mode', list(MODES))
+@pytest.mark.parametrize('mode', [
+    mode if mode.startswith(('FAST', 'py', 'Debug'))
+    else pytest.param(mode, marks=pytest.mark.slow) for mode in MODES])
 def test_modes(mode):
     p = Problem('guided', 'float32', MODES[mode])
     f = p.function([p.y] + theano.grad(p.cost, p.wrt))

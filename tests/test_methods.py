@@ -60,6 +60,7 @@ def test_defaults_of_methods(net, weights, method):
     close(compiled(net, target=1, method=function)(X[:2]), want, 'float64')
 
 
+@pytest.mark.slow
 def test_in_c():
     net, weights = mlp('float32')
     images = X.astype('float32')
@@ -209,6 +210,7 @@ def test_interpolation(old, new):
                                rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures('no_compiler')
 def test_other_dtypes_than_that_of_the_weights(net, weights):
     x = T.fmatrix('x')
     output = get_output(net, x)
@@ -221,6 +223,7 @@ def test_other_dtypes_than_that_of_the_weights(net, weights):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures('no_compiler')
 def test_no_float64_where_all_is_float32():
     nets = {False: mlp('float32')[0], True: convnet('float32')}
     with change_flags(floatX='float32', warn_float64='raise'):
@@ -231,6 +234,7 @@ def test_no_float64_where_all_is_float32():
             saliency_map(nets[cam], target='all', method=method, **options)
 
 
+@pytest.mark.usefixtures('no_compiler')
 def test_broadcastable_inputs(net, weights):
     x = T.TensorType('float64', (True, False))('x')
     output = get_output(net, x)
@@ -327,6 +331,7 @@ def channels_last(x):
 
 
 @pytest.mark.parametrize('given', [None, 'channels_last'])
+@pytest.mark.slow
 def test_gradcam_with_channels_last(given):
     x, first = T.dtensor4s(2)
     A = channels_last(x)

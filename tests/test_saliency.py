@@ -264,7 +264,8 @@ def test_pickle_into_a_new_process(net, tmp_path):
         'with open(sys.argv[2], "wb") as file:\n'
         '    pickle.dump(maps, file)\n')
     subprocess.check_call([sys.executable, '-c', (
-        'import runpy, sys; sys.path.insert(0, ""); sys.argv.pop(0); '
+        'import runpy, sys, theano; theano.config.cxx = ""; '  # no g++
+        'sys.path.insert(0, ""); sys.argv.pop(0); '
         'runpy.run_path(sys.argv[0])'), str(tmp_path / 'load.py'),
         str(tmp_path / 'fs'), str(tmp_path / 'maps')])
     maps, name = pickle.loads((tmp_path / 'maps').read_bytes())
@@ -298,6 +299,7 @@ def test_maps_of_zeros_and_nan_are_counted(net):
         f(images[:1])
 
 
+@pytest.mark.slow
 def test_images_that_are_not_aligned():
     x = T.dmatrix('x')
     f = gradmod.compile_saliency_function(x ** 2, input_var=x)  # in C
@@ -465,6 +467,7 @@ class Recipe:
         return op(x)
 
 
+@pytest.mark.usefixtures('no_compiler')
 def test_the_old_recipe_is_named():
     x = T.dmatrix('x')
     for network in Recipe()(x), NonlinearityLayer(InputLayer((None, 2), x),

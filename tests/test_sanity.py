@@ -464,6 +464,7 @@ def test_the_variables_of_an_expression():
 
 # Measures in the test
 
+@pytest.mark.slow
 def test_channels_last():
     rng = np.random.RandomState(0)
     x = T.dtensor4()
