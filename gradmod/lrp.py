@@ -776,7 +776,7 @@ class LayerRule:
         if linear(layer):
             f, layer.nonlinearity = layer.nonlinearity, same
         if self.norm:
-            layer, f = merged(bare(self.norm), layer, inputs, kwargs), None
+            layer = merged(bare(self.norm), layer, inputs, kwargs)
             inputs = input_of(inputs)
         xs = inputs if isinstance(inputs, list) else [inputs]
         part = Part(layer, xs, isinstance(inputs, list), kwargs)

@@ -156,6 +156,15 @@ def test_rules(rule, formula):
     check_layer(layer, lrp.Composite({lrp.linear: rule}), formula)
 
 
+def test_where_the_output_is_0():
+    """The stabilizer is positive there; gamma has no part of it."""
+    x, W, r = np.ones((1, 2)), np.array([[2.], [-2]]), np.ones((1, 1))
+    layer = L.DenseLayer(network_input(2), 1, W=W)
+    for rule, wanted in (lrp.Epsilon(.5), [[4., -4]]), (lrp.Gamma(), [[0, 0]]):
+        got = relevance(layer, lrp.Composite({lrp.linear: rule}), x, r)
+        np.testing.assert_allclose(got, wanted)
+
+
 def made(name, *shape, **kwargs):
     return name, shape, kwargs
 
@@ -230,15 +239,14 @@ class BatchNorm(L.Layer):
         return gamma * inv_std, beta - mean * gamma * inv_std
 
 
-BIASES = dict(tied=False, none=None, untied=True)
-
-
 @pytest.mark.parametrize('name, shape, kwargs', [
     ('DenseLayer', (3, 2), dict(num_units=4)),
     ('NINLayer', (3, 2, 2), dict(num_units=4)),
     ('Conv2DLayer', (2, 4, 4), dict(num_filters=3, filter_size=3)),
     ('Conv2DLayer', (2, 4, 4), dict(num_filters=3, filter_size=3, b=None)),
     ('Conv2DLayer', (2, 4, 4), dict(num_filters=3, filter_size=3,
+                                    untie_biases=True)),
+    ('Conv2DLayer', (2, 4, 4), dict(num_filters=3, filter_size=3, b=None,
                                     untie_biases=True))] + [
     (name, shape[:3], kwargs) for name, shape, kwargs in MASTER
     if name in ('TransposedConv2DLayer', 'DilatedConv2DLayer')
@@ -260,6 +268,18 @@ def test_batch_norm_is_merged(name, shape, kwargs):
         wanted = positive_part(x.reshape(2, -1), A * scale, b * scale + shift,
                                r.reshape(2, -1))
         close(got.reshape(2, -1), wanted)
+
+
+@pytest.mark.skipif(not MASTER, reason='Lasagne 0.1 flattens the input')
+def test_batch_norm_above_rows_of_units():
+    W, b = values(4, 2), values(2)
+    net = L.DenseLayer(network_input(3, 4), 2, W=W, b=b, num_leading_axes=2,
+                       nonlinearity=None)
+    norm = BatchNorm(net, (0, 1))
+    scale, shift = norm.numbers()
+    x, r = values(5, 3, 4), values(5, 3, 2)
+    close(relevance(norm, lrp.EpsilonPlus(), x, r),
+          epsilon(x, W * scale, b * scale + shift, r))
 
 
 @pytest.mark.parametrize('biased', [
@@ -575,7 +595,8 @@ ANY = [lambda x: x, lambda x: -abs(x), lambda x: abs(x) - 1, T.tanh,
        lambda x: T.concatenate([abs(x), x]), lambda x: abs(x).dot(x.T),
        lambda x: T.switch(x > 0, x, 0), lambda x: T.minimum(x, 0),
        lambda x: x + abs(x) - 1, lambda x: T.set_subtensor(x[:1], 1),
-       lambda x: x + abs(x + 1)]
+       lambda x: x + abs(x + 1),
+       lambda x: T.set_subtensor(T.zeros((3, 3))[:2], x)]
 
 
 @pytest.mark.parametrize('f, wanted', [(f, True) for f in POSITIVE]
