@@ -124,7 +124,8 @@ def test_rectifiers_in_layers():
 
 # What comes back
 
-@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+@pytest.mark.parametrize('dtype', [
+    'float32', pytest.param('float64', marks=pytest.mark.slow)])
 def test_equal_to_the_network_built_with_the_rule(dtype):
     rule = GuidedBackprop(T.nnet.relu)
     plain, x, weights, _ = mlp(T.nnet.relu, dtype=dtype)

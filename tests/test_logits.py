@@ -11,6 +11,7 @@ from gradmod.logits import SIGMOIDS, SOFTMAXES, logits_of
 
 from .models import (CLASSES, LABELS, P, PY, RULES, X, compiled, mlp)
 
+pytestmark = pytest.mark.usefixtures('no_compiler')
 B = np.array([.5, -1, 0])
 EPS = 1e-7
 

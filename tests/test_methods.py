@@ -39,6 +39,7 @@ def test_methods(method, rule, dtype):
 
 
 @pytest.mark.parametrize('method', sorted(set(OPTIONS) - {'relevance'}))
+@pytest.mark.usefixtures('no_compiler')
 def test_a_function_as_the_target(net, weights, method):
     f = compiled(net, None, lambda z: 2 * z[:, 1] - z[:, 2], method,
                  **OPTIONS[method])

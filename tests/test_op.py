@@ -53,6 +53,7 @@ def test_no_op_of_ours_is_left_in_a_compiled_function(mode):
 
 
 @pytest.mark.parametrize('mode', [theano.Mode('py', 'fast_run'), PY])
+@pytest.mark.usefixtures('no_compiler')
 def test_expands_inside_scan_and_in_nested_overrides(mode):
     inner = GuidedBackprop(T.nnet.relu)
     outer = Times(lambda z: inner(z) * 2, 3)

@@ -14,6 +14,8 @@ from gradmod import GuidedBackprop, saliency_map
 from .models import (CLASSES, IMAGES, LABELS, PY, RULES, X, Model, best, close,
                      compiled, convnet, restated, saliency_input)
 
+pytestmark = pytest.mark.usefixtures('no_compiler')
+
 
 def test_wrong_layers():
     x = T.dtensor4('x')
