@@ -42,8 +42,11 @@ def pytest_configure(config):
 
 
 @pytest.fixture
-def no_compiler(monkeypatch):
-    """Theano's defaults take no g++; what asks for C by a mode takes none."""
+def no_compiler(request, monkeypatch):
+    """Nothing takes g++, but in slow tests, not even what asks for C by a mode."""
+    if request.node.get_closest_marker('slow'):
+        yield
+        return
     mode = theano.Mode('py', 'fast_compile')
     monkeypatch.setattr(theano.compile.mode, 'instantiated_default_mode', mode)
     with change_flags(cxx=''):

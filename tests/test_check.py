@@ -8,6 +8,8 @@ from gradmod import GuidedBackprop, ZeroBackprop, check_gradient
 
 from . import reference
 
+pytestmark = pytest.mark.usefixtures('no_compiler')
+
 
 class OldRecipe:
     """The recipe whose gradient Theano 1.0 ignores."""

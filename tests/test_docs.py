@@ -16,10 +16,9 @@ FOR_USERS = {'gradmod.' + name for name in (
     'rules', 'saliency', 'sanity')}
 
 
-@pytest.fixture(params=['py', pytest.param('c', marks=pytest.mark.slow)])
-def linker(request):
-    if request.param == 'py':
-        request.getfixturevalue('no_compiler')
+linkers = pytest.mark.parametrize('linker', [
+    'py', pytest.param('c', marks=pytest.mark.slow)])
+pytestmark = pytest.mark.usefixtures('no_compiler')
 
 
 def text(*path):
@@ -27,12 +26,14 @@ def text(*path):
         return f.read()
 
 
+@linkers
 @pytest.mark.parametrize('name', [m for m in MODULES if m != 'gradmod.__main__'])
 def test_docstrings(name, linker):
     failed, attempted = doctest.testmod(importlib.import_module(name))
     assert not failed and (attempted or name not in FOR_USERS)
 
 
+@linkers
 def test_readme(linker, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r'```python\n(.*?)```', text('README.md'), re.DOTALL)

@@ -39,6 +39,7 @@ def run(program, *args):
      'github.com/songhan/SqueezeNet-Deep-Compression'),
     ('imagenet.py', ['--weights', __file__, '--classes', __file__],
      '1000 names')])
+@pytest.mark.slow
 def test_bad_arguments(program, args, message):
     code, out, err = run(program, *args)
     assert code != 0 and message in err

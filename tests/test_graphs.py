@@ -10,6 +10,7 @@ from theano.gof.graph import ancestors
 from gradmod.graphs import (captured_variables, conform, flags, graft,
                             inputs_of, parents_since, true_gradients, walk)
 
+pytestmark = pytest.mark.usefixtures('no_compiler')
 PY = theano.Mode(linker='py', optimizer='fast_compile')
 Z = np.array([[-1, 2, -3], [4, -5, 6]], 'float32')
 W = np.array([[1, 2, 3], [-4, -5, 6]], 'float32')

@@ -42,7 +42,8 @@ def python(tmp_path):
 # On a healthy installation
 
 @pytest.mark.parametrize('flags', [
-    'compute_test_value=raise', 'profile=True,profiling.destination=stdout'])
+    'compute_test_value=raise', pytest.param(
+        'profile=True,profiling.destination=stdout', marks=pytest.mark.slow)])
 def test_settings_that_do_no_harm(python, flags):
     out = python('-m', 'gradmod', '--json', flags=f'{QUICK},{flags}')
     report = json.loads(out.split('\nFunction profiling')[0])
@@ -243,6 +244,7 @@ def test_wrong_values_in_json(monkeypatch, capsys, value, words):
     assert report['self-test']['no override'] == {'plain': words, 'guided': .3}
 
 
+@pytest.mark.usefixtures('no_compiler')
 def test_self_test(monkeypatch, capsys):
     times = iter([10., 12.346])
     monkeypatch.setattr(doctor, 'time', types.SimpleNamespace(

@@ -655,7 +655,7 @@ LAYOUTS = dict([
 
 @pytest.mark.parametrize('case, dtype, mode', [
     ('carrying', 'float64', PY), ('guided', 'float32', C),
-    ('deconv', 'float32', C)])  # in C of ours
+    pytest.param('deconv', 'float32', C, marks=pytest.mark.slow)])  # in C of ours
 def test_layouts(case, dtype, mode):
     check = elementwise(case, T.TensorType(dtype, [False] * 3), mode)
     a = np.random.RandomState(0).choice(LEVELS, (3, 3, 4, 5)).astype(dtype)

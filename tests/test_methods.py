@@ -13,6 +13,8 @@ from .models import (CLASSES, IMAGES, LABELS, OPTIONS, P, PY, RULES, X,
                      interpolated, mlp, real_convolution, restated,
                      restated_gradcam, rng, saliency_input)
 
+pytestmark = pytest.mark.usefixtures('no_compiler')
+
 
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
 @pytest.mark.parametrize('rule', RULES, ids=['plain', 'guided'])
@@ -39,7 +41,6 @@ def test_methods(method, rule, dtype):
 
 
 @pytest.mark.parametrize('method', sorted(set(OPTIONS) - {'relevance'}))
-@pytest.mark.usefixtures('no_compiler')
 def test_a_function_as_the_target(net, weights, method):
     f = compiled(net, None, lambda z: 2 * z[:, 1] - z[:, 2], method,
                  **OPTIONS[method])
@@ -211,7 +212,6 @@ def test_interpolation(old, new):
                                rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.usefixtures('no_compiler')
 def test_other_dtypes_than_that_of_the_weights(net, weights):
     x = T.fmatrix('x')
     output = get_output(net, x)
@@ -224,7 +224,6 @@ def test_other_dtypes_than_that_of_the_weights(net, weights):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.usefixtures('no_compiler')
 def test_no_float64_where_all_is_float32():
     nets = {False: mlp('float32')[0], True: convnet('float32')}
     with change_flags(floatX='float32', warn_float64='raise'):
@@ -235,7 +234,6 @@ def test_no_float64_where_all_is_float32():
             saliency_map(nets[cam], target='all', method=method, **options)
 
 
-@pytest.mark.usefixtures('no_compiler')
 def test_broadcastable_inputs(net, weights):
     x = T.TensorType('float64', (True, False))('x')
     output = get_output(net, x)
@@ -389,18 +387,27 @@ def test_what_gradcam_refuses():
         saliency_map(mlp()[0], method='gradcam', layer='first')
 
 
-def test_gradcam_where_layer_and_input_disagree():
-    # the channels of the layer are the second axis, those of x the last one
+def disagreement():
+    """A layer whose channels are the second axis, those of x the last one."""
     x = T.dtensor4('x')
     z = T.nnet.conv2d(x.dimshuffle(0, 3, 1, 2), CONVOLUTION, border_mode='full')
     A = T.nnet.relu(z[:, :, 1:, 1:])
     options = dict(target=lambda z: z, method='gradcam', input_var=x, layer=A)
-    z = A.sum(axis=(1, 2, 3))
+    return x, A, A.sum(axis=(1, 2, 3)), options
+
+
+def test_gradcam_where_layer_and_input_disagree():
+    _, _, z, options = disagreement()
     for given in None, 'channels_first':
         with pytest.raises(ValueError, match='the input has not: pass resize=F'):
             saliency_map(z, data_format=given, **options)
     with pytest.raises(ValueError, match='has channels_first, not channels_la'):
         saliency_map(z, data_format='channels_last', **options)
+
+
+@pytest.mark.slow
+def test_gradcam_of_such_a_layer_at_its_own_size():
+    x, A, z, options = disagreement()
     images = IMAGES.transpose(0, 2, 3, 1)
     cam, a = [v.eval({x: images}) for v in (
         saliency_map(z, resize=False, **options), A)]

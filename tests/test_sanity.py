@@ -18,6 +18,7 @@ from gradmod.sanity import (RandomizationReport, class_sensitivity, permute,
 
 from . import reference
 
+pytestmark = pytest.mark.usefixtures('no_compiler')
 PY = theano.Mode(linker='py', optimizer='fast_compile')
 RULES = {None: reference.plain, GuidedBackprop: reference.guided}
 CLASSES = 4
@@ -171,7 +172,6 @@ def test_where_the_channels_are_is_not_guessed():
 @pytest.mark.parametrize('kind, rule, cascading', [
     ('layer', None, True), ('layer', GuidedBackprop, False),
     ('expression', None, False), ('expression', GuidedBackprop, True)])
-@pytest.mark.usefixtures('no_compiler')
 def test_restated(net, kind, rule, cascading):
     before = snapshot(net)
     trained = [p.get_value() for p in get_all_params(net)]
@@ -254,7 +254,6 @@ def test_restores_on_exceptions(net, kind, where, cascading, monkeypatch):
         assert_as_before(before)
 
 
-@pytest.mark.usefixtures('no_compiler')
 def test_options(net):
     output, how = as_expression(net)
     scale = T.dscalar()
@@ -267,7 +266,6 @@ def test_options(net):
     assert report.description == 'smoothgrad'
 
 
-@pytest.mark.usefixtures('no_compiler')
 def test_targets(net):
     logits = logits_in_numpy([p.get_value() for p in get_all_params(net)])
     labels = [3, 0, 1, 1, 2, 0]
@@ -386,7 +384,6 @@ def test_nothing_to_randomize(net):
             run(what, X)
 
 
-@pytest.mark.usefixtures('no_compiler')
 def test_no_change_is_said():
     net = DenseLayer(InputLayer((None, 5), T.dmatrix()), 4, name='constant',
                      W=np.ones((5, 4)))
@@ -431,7 +428,6 @@ def test_a_layer_inside_of_another():
     assert_as_before(before)
 
 
-@pytest.mark.usefixtures('no_compiler')
 def test_the_variables_of_an_expression():
     rng = np.random.RandomState(0)
     mean, W, g, b, V, U, R, single, tied = every = [
