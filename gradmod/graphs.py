@@ -5,8 +5,8 @@ from contextlib import contextmanager
 import theano
 import theano.tensor as T
 
-from ._theano import (Constant, DisconnectedType, NullType, Scan, change_flags,
-                      io_toposort)
+from ._theano import (Constant, DisconnectedType, Elemwise, NullType, Scan,
+                      change_flags, io_toposort)
 
 
 @contextmanager
@@ -42,6 +42,12 @@ def nodes_above(outputs):
         if isinstance(node.op, Scan):
             yield from nodes_above(node.op.outputs)
         yield node
+
+
+def scalar_op(variable):
+    """What a variable is made by elementwise, as a scalar op; or None."""
+    op = variable.owner and variable.owner.op
+    return op.scalar_op if isinstance(op, Elemwise) else None
 
 
 def copy_node(node, inputs):

@@ -3,7 +3,7 @@ import theano.tensor as T
 from theano import scalar
 
 from ._theano import DimShuffle, LogSoftmax, Softmax, SoftmaxWithBias
-from .graphs import conform, copy_node
+from .graphs import conform, copy_node, scalar_op
 from .matching import bindings, patterns
 
 
@@ -75,11 +75,11 @@ def _before(v):
         z = _before(inputs[0])
         return z and copy_node(v.owner, [conform(z, inputs[0].type)]
                                + inputs[1:])[v.index]
-    if isinstance(getattr(op, 'scalar_op', None), MONOTONE):
+    if isinstance(scalar_op(v), MONOTONE):
         return _before(inputs[0])
 
 
 def _is_shifted(z):
-    return (z.owner and getattr(z.owner.op, 'scalar_op', None) == scalar.sub
+    return (scalar_op(z) == scalar.sub
             and z.owner.inputs[1].broadcastable[1]
             and not z.owner.inputs[0].broadcastable[1])

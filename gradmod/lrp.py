@@ -52,6 +52,7 @@ from .errors import describe, name_of, perhaps
 from .graphs import conform, graft, inputs_of, walk
 from .network import Place
 from .op import GradientOverrideOp
+from .rules import like
 
 # Lasagne is imported inside of functions: gradmod does not need it otherwise.
 
@@ -150,8 +151,8 @@ class Rule(ModifiedBackprop):
                 results.append((xs, z if on_x is on_W is on_b is same
                                 else f(*xs, W=on_W, b=on_b)))
         total = add(z for _, z in results)
-        s = r / (total + like(self.stabilizer, r)
-                 * T.switch(total >= 0, like(1, r), like(-1, r)))
+        s = r / (total + like(r, self.stabilizer)
+                 * T.switch(total >= 0, like(r, 1), like(r, -1)))
         shares = [[x * g for x, g in
                    zip(xs, theano.grad(None, xs, known_grads={z: s}))]
                   for xs, z in results]
@@ -162,12 +163,6 @@ class Rule(ModifiedBackprop):
 def add(variables):
     first, *others = variables
     return sum(others, first)
-
-
-def like(value, variable):
-    """A parameter of a rule in the dtype of `variable`."""
-    return (T.cast(value, variable.dtype) if isinstance(value, TensorVariable)
-            else np.asarray(value, variable.dtype))
 
 
 class Epsilon(Rule):
@@ -269,8 +264,8 @@ class AlphaBeta(Rule):
                              f'got alpha={alpha}, beta={beta}')
 
     def relevance(self, r, z, share):
-        return (like(self.alpha, r) * share(r, *PLUS)
-                - like(self.beta, r) * share(r, *MINUS))
+        return (like(r, self.alpha) * share(r, *PLUS)
+                - like(r, self.beta) * share(r, *MINUS))
 
 
 class Gamma(Rule):
@@ -301,10 +296,10 @@ class Gamma(Rule):
 
     def relevance(self, r, z, share):
         def more(v):
-            return v + like(self.gamma, v) * positive(v)
+            return v + like(v, self.gamma) * positive(v)
 
         def less(v):
-            return v + like(self.gamma, v) * negative(v)
+            return v + like(v, self.gamma) * negative(v)
 
         return (share(r * (z > 0), (positive, more, more),
                       (negative, less, zero))
@@ -378,7 +373,7 @@ class ZBox(Rule):
 
     def relevance(self, r, z, share):
         def filled(value):
-            return lambda x: T.zeros_like(x) + like(value, x)
+            return lambda x: T.zeros_like(x) + like(x, value)
 
         def minus(on_v):
             return lambda v: -on_v(v)

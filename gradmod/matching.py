@@ -7,9 +7,9 @@ import numpy as np
 import theano.tensor as T
 from theano import scalar
 
-from ._theano import Constant, DimShuffle, Elemwise, ancestors
+from ._theano import Constant, DimShuffle, ancestors
 from .errors import is_float_tensor
-from .graphs import (flags, inputs_of, nodes_above, parents_since,
+from .graphs import (flags, inputs_of, nodes_above, parents_since, scalar_op,
                      true_gradients, walk)
 
 #: The ways in which people write a rectifier, by their formula. An infinite
@@ -128,7 +128,7 @@ class Matcher:
         for node in nodes_above(outputs):
             for v in node.inputs:
                 clients.setdefault(v, set()).add(node)
-            if _scalar_op(node.outputs[0]) not in (scalar.add, scalar.sub):
+            if scalar_op(node.outputs[0]) not in (scalar.add, scalar.sub):
                 continue
             positive, negative = [], {}
             for term in node.inputs:
@@ -218,7 +218,7 @@ def _gradient_terms(pattern):
     while stack:
         term = stack.pop()
         if {x, g} <= set(ancestors([term])) and term.owner:
-            if _scalar_op(term) == scalar.add:
+            if scalar_op(term) == scalar.add:
                 stack.extend(term.owner.inputs)
             else:
                 terms.append(pattern._replace(
@@ -257,7 +257,7 @@ def _unify_one(pattern, v, bound, free):
             yield bound
     elif (p and n and p.op == n.op and pattern.index == v.index
             and len(p.inputs) == len(n.inputs)):
-        commutative = getattr(_scalar_op(pattern), 'commutative', False)
+        commutative = getattr(scalar_op(pattern), 'commutative', False)
         for order in (itertools.permutations(n.inputs) if commutative
                       else [n.inputs]):
             yield from _unify(p.inputs, order, bound, free)
@@ -268,7 +268,7 @@ def _constant(v):
     if isinstance(v, Constant):
         return v.data
     op = v.owner and v.owner.op
-    if isinstance(_scalar_op(v), (scalar.Cast, scalar.Second)):
+    if isinstance(scalar_op(v), (scalar.Cast, scalar.Second)):
         return _constant(v.owner.inputs[-1])
     if isinstance(op, T.Alloc):
         return _constant(v.owner.inputs[0])
@@ -290,20 +290,15 @@ def _equal(pattern, value):
 
 # Elementwise operations
 
-def _scalar_op(v):
-    op = v.owner and v.owner.op
-    return op.scalar_op if isinstance(op, Elemwise) else None
-
-
 def _is_elementwise(v, x):
     """Whether `v` is made of `x` by elementwise operations."""
     return x in walk([v], lambda v: (
-        inputs_of(v) if v is not x and _scalar_op(v) else []))
+        inputs_of(v) if v is not x and scalar_op(v) else []))
 
 
 def _factors(v):
     """What `v` is a product of; or what is negated, bounded or cast."""
-    op = _scalar_op(v)
+    op = scalar_op(v)
     if op == scalar.mul:
         return v.owner.inputs
     passes = (op in (scalar.neg, scalar.true_div, scalar.clip)

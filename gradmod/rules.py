@@ -20,7 +20,7 @@ def identity(x):
     return x
 
 
-def _like(g, value):
+def like(g, value):
     """A parameter (numbers or a variable) in the dtype of `g`."""
     if not isinstance(value, Variable):
         value = np.asarray(value)  # of a number Theano would make float32
@@ -279,7 +279,7 @@ class BetaSmooth(ModifiedBackprop):
 
     def grad(self, inputs, out_grads):
         (z,), (g,) = inputs, out_grads
-        return (g * T.nnet.sigmoid(_like(g, self.beta) * z),)
+        return (g * T.nnet.sigmoid(like(g, self.beta) * z),)
 
 
 class RectGrad(ModifiedBackprop):
@@ -329,14 +329,14 @@ class RectGrad(ModifiedBackprop):
     def grad(self, inputs, out_grads, outputs):
         (g,), (y,) = out_grads, outputs
         contribution = y * g
-        threshold = _like(g, self.threshold)
+        threshold = like(g, self.threshold)
         if self.quantile is not None:
             samples = contribution if g.ndim > 1 else (
                 T.shape_padleft(contribution))
             ordered = T.sort(samples.flatten(2), axis=1)
             # q n, of a q that was rounded up
             n = ordered.shape[1] * (1 - np.finfo(g.dtype).eps)
-            position = T.ceil(_like(g, self.quantile) * n).astype('int64') - 1
+            position = T.ceil(like(g, self.quantile) * n).astype('int64') - 1
             threshold = ordered[:, T.maximum(position, 0)]
             threshold = (T.shape_padright(threshold, g.ndim - 1)
                          if g.ndim > 1 else threshold[0])
@@ -391,7 +391,7 @@ class EpsilonLRP(ModifiedBackprop):
 
     def grad(self, inputs, out_grads, outputs):
         (z,), (g,), (y,) = inputs, out_grads, outputs
-        epsilon = _like(g, self.epsilon)
+        epsilon = like(g, self.epsilon)
         stabilised = z + T.switch(z >= 0, epsilon, -epsilon)
         return (g * y / stabilised,)
 
@@ -451,7 +451,7 @@ class DeepLiftRescale(ModifiedBackprop):
                           z.shape[0] // 2, T.eq(z.shape[0] % 2, 0))
         dz = T.tile(z[:half] - z[half:], (2,) + (1,) * (z.ndim - 1))
         dy = T.tile(y[:half] - y[half:], (2,) + (1,) * (z.ndim - 1))
-        small = abs(dz) <= _like(z, self.tolerance)
+        small = abs(dz) <= like(z, self.tolerance)
         ratio = dy / T.switch(small, T.ones_like(dz), dz)
         return (T.switch(small, t, g * ratio),)
 
@@ -500,7 +500,7 @@ class StraightThrough(ModifiedBackprop):
         (z,), (g,) = inputs, out_grads
         if self.bound is None:
             return (g,)
-        return (T.switch(abs(z) <= _like(z, self.bound), g, g.zeros_like()),)
+        return (T.switch(abs(z) <= like(z, self.bound), g, g.zeros_like()),)
 
 
 class GradientReversal(ModifiedBackprop):
@@ -540,7 +540,7 @@ class GradientReversal(ModifiedBackprop):
 
     def grad(self, inputs, out_grads, true_grads):
         (t,) = true_grads
-        return (-t * _like(t, self.factor),)
+        return (-t * like(t, self.factor),)
 
 
 # Debugging

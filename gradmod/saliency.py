@@ -10,7 +10,7 @@ from theano.ifelse import IfElse
 
 from ._theano import Constant, DimShuffle, OpFromGraph, Variable
 from .errors import check_count, describe, name_of
-from .graphs import flags, inputs_of, nodes_above, walk
+from .graphs import flags, inputs_of, scalar_op, walk
 from .methods import METHODS
 from .score import Score, as_classes, is_word
 
@@ -118,13 +118,14 @@ def saliency_map(network, rule=None, target=None, method='gradient',
      [0. 1.]]
     """
     score = _score(network, rule, target, input_var, layer, logits)
-    _warn_of_graph(score)
+    _warn_of_graph(score, {})
     return _explain(score, target, method, options)
 
 
-def _score(network, rule, target, *args):
+def _score(network, rule, target, *args, divided=False):
     # For 'all', of class 0 for now.
-    return Score(network, rule, 0 if is_word(target, 'all') else target, *args)
+    return Score(network, rule, 0 if is_word(target, 'all') else target, *args,
+                 divided=divided)
 
 
 def _explain(score, target, method, options):
@@ -245,15 +246,13 @@ def compile_saliency_function(network, rule=None, target=None,
     if takes_classes and not is_word(target, None, 'max', 'given'):
         as_classes(target, count)
     score = _score(network, rule, None if takes_classes else target, input_var,
-                   layer, logits)
+                   layer, logits, divided=True)
     inputs, givens = [score.x], dict(givens or {})
     if takes_classes:
         classes = T.lvector('classes')
         inputs.append(classes)
         score = score.of(classes, maximal=True)
     _check_batches(score, options.get('baseline', 0))
-    if 'guide' in options:
-        _check_batches(score.under(options['guide']), 0)
     _warn_of_graph(score, givens)
     result = _explain(score, target, method, options)
     outputs = [result, score.z if is_word(target, 'all') else score.value]
@@ -275,26 +274,23 @@ def compile_saliency_function(network, rule=None, target=None,
                             count, takes_classes, target)
 
 
-def _above(outputs, inputs=(), givens=()):
+def _above(outputs, inputs, givens):
     """All that `outputs` are made from, where `givens` are in their places."""
     def parents(v):
         if v in givens:
             return [v for v in [givens[v]] if isinstance(v, Variable)]
         above = [] if v in inputs else inputs_of(v)
-        if above and _is_choice(v.owner.op):
+        if above and (isinstance(v.owner.op, IfElse)
+                      or scalar_op(v) == scalar.switch):
             value = above[0]
             while value.owner and isinstance(value.owner.op, DimShuffle):
                 (value,) = value.owner.inputs
-            value = dict(givens).get(value, value)
+            value = givens.get(value, value)
             if not isinstance(value, Variable):  # Keras' learning phase
                 half = len(above) // 2 + 1
                 return above[1:half] if np.all(value) else above[half:]
         return above
     return (v for v in walk(outputs, parents) if v not in givens)
-
-
-def _is_choice(op):
-    return isinstance(op, IfElse) or getattr(op, 'scalar_op', 0) == scalar.switch
 
 
 def _check_batches(score, baseline):
@@ -303,21 +299,15 @@ def _check_batches(score, baseline):
         raise TypeError('expected the target to give one score for each sample, '
                         'such as z[:, 2], got one for the whole batch: maps '
                         'would depend on its size')
-    for node in nodes_above([score.value]):
-        if getattr(node.op, 'couples_samples', False):
-            raise ValueError(f'{node.op} relates the samples of a batch to each '
-                             'other, and a saliency function divides arrays '
-                             'into batches: compile the expression that '
-                             'saliency_map returns')
     if np.ndim(baseline) == score.x.ndim and np.shape(baseline)[0] != 1:
         raise ValueError('expected a baseline of the shape of one sample, got '
                          f'shape {np.shape(baseline)}: each batch would meet '
                          'its first ones')
 
 
-def _warn_of_graph(score, givens=()):
+def _warn_of_graph(score, givens):
     """Warn, once, of draws and of a gradient that nothing calls."""
-    for v in _above([score.value], givens=givens):
+    for v in _above([score.value], [], givens):
         op = v.owner and v.owner.op
         if isinstance(op, OpFromGraph) and 'grad' in vars(op):
             warnings.warn(f'{op}.grad was assigned, which Theano 1.0 ignores: '

@@ -603,7 +603,7 @@ def _explain(network, images, rule, target, method, input_var, other,
     if callable(target):
         return explain, explain(), found
     logits = compile_saliency_function(
-        network, None, 'all', lambda score, x: score.value, input_var,
+        network, None, None, lambda score, x: score.z, input_var,
         **{k: v for k, v in options.items() if k in ('mode', 'givens')})(
             images, batch_size=batch_size).astype('float64')
 

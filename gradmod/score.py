@@ -9,7 +9,7 @@ import theano.tensor as T
 from ._theano import Assert, Constant, Variable, ancestors, graph_inputs
 from .errors import describe, is_float_tensor, perhaps
 from .expression import override_in
-from .graphs import graft
+from .graphs import graft, nodes_above
 from .logits import logits_of
 from .network import modified
 
@@ -27,6 +27,9 @@ class Score:
     ----------
     network, rule, target, input_var, layer, logits
         As for `gradmod.saliency_map`, but for the target 'all'.
+    divided : bool
+        Whether samples come in batches that somebody divides: then a rule that
+        relates samples to each other is a ValueError.
 
     Attributes
     ----------
@@ -51,9 +54,10 @@ class Score:
     """
 
     def __init__(self, network, rule=None, target=None, input_var=None,
-                 layer=None, logits=True):
+                 layer=None, logits=True, divided=False):
         self._network, self._layers = network, [] if layer is None else [layer]
         self._target, self._logits = target, logits
+        self._divided = divided
         self.x, self.shape, self.data_format = input_var, None, None
         if not isinstance(network, Variable):
             self._open()
@@ -124,6 +128,12 @@ class Score:
             *outputs, x = override_in(outputs + [self.x], rule)[0]
             if x is not self.x:  # one that a rectifier has made
                 outputs = graft(outputs, {x: self.x})
+        for node in nodes_above(outputs[:1]) if self._divided else ():
+            if getattr(node.op, 'couples_samples', False):
+                raise ValueError(f'{node.op} relates the samples of a batch to '
+                                 'each other, and a saliency function divides '
+                                 'arrays into batches: compile the expression '
+                                 'that saliency_map returns')
         self.z = logits_of(outputs[0]) if self._logits else outputs[0]
         self.layer = outputs[1] if self._layers else None
 

@@ -47,18 +47,13 @@ def arrays(path=None):
             yield rng.randn(*shape) * (2. / np.prod(shape[1:])) ** .5
             yield rng.randn(shape[0]) * .1
         return
+    sys.path.append(os.path.join(HERE, '..', '..', 'examples'))
+    from imagenet import decode  # which needs gradmod
     with open(path, 'rb') as file:
-        counts = np.fromfile(file, '<u4', 26)
-        for shape, count in zip(shapes(), counts):
-            codebook = np.fromfile(file, '<f4', 256)
-            bias = np.fromfile(file, '<f4', shape[0])
-            indices = np.fromfile(file, 'u1', count)
-            packed = np.fromfile(file, 'u1', (count + 1) // 2)
-            gaps = np.stack([packed & 15, packed >> 4], 1).ravel()[:count]
-            W = np.full(np.prod(shape), codebook[0])
-            W[np.cumsum(gaps.astype(int) + 1) - 1] = codebook[indices]
-            yield W.reshape(shape)
-            yield bias
+        data = file.read()
+    for W, b in decode(data, list(shapes())):
+        yield W
+        yield b
 
 
 def photographs():
