@@ -9,7 +9,7 @@ of g. Anything else is a TypeError when the rule is first applied.
 import numpy as np
 import theano.tensor as T
 
-from ._theano import Assert, Print, Variable, equal_computations
+from ._theano import Print, Variable, equal_computations
 from .base import ModifiedBackprop
 from .errors import describe
 from .rectifiers import guided_rectifier, rectifier
@@ -394,66 +394,6 @@ class EpsilonLRP(ModifiedBackprop):
         epsilon = like(g, self.epsilon)
         stabilised = z + T.switch(z >= 0, epsilon, -epsilon)
         return (g * y / stabilised,)
-
-
-class DeepLiftRescale(ModifiedBackprop):
-    """DeepLIFT, rescale rule: g (f(z) - f(z0)) / (z - z0).
-
-    z0 is the value of z for a reference input [1]_. The network is applied to
-    a batch whose first half are the inputs and whose second half are their
-    references, in the same order. Then the gradient times the difference of
-    input and reference is each input's contribution to the difference of the
-    outputs, and the contributions sum to that difference (completeness).
-
-    Parameters
-    ----------
-    nonlinearity : callable
-        Elementwise. See `ModifiedBackprop`.
-    tolerance : float or scalar variable, optional
-        Where abs(z - z0) is not above this, the true gradient at z is used
-        instead of the ratio.
-
-    Notes
-    -----
-    Take the gradient of the first half's outputs; both halves of it are
-    multiplied by the same ratio. The formulation of the rescale rule as a
-    modified gradient is that of Ancona et al. (2018). Max-pooling is not
-    covered: contributions through it are those of its gradient, and
-    completeness fails there.
-
-    References
-    ----------
-    .. [1] Shrikumar, Greenside, Kundaje (2017): Learning Important Features
-       Through Propagating Activation Differences. ICML.
-
-    Examples
-    --------
-    >>> import gradmod
-    >>> import theano, theano.tensor as T
-    >>> relu = gradmod.DeepLiftRescale(T.nnet.relu)
-    >>> z = T.matrix('z')                  # one input, one reference
-    >>> f = theano.function([z], theano.grad(relu(z)[0].sum(), z)[0],
-    ...                     allow_input_downcast=True)
-    >>> print(f([[3, -1], [-1, -2]]))      # relu rises by 3 and by 0
-    [0.75 0.  ]
-    """
-
-    couples_samples = True
-
-    def __init__(self, nonlinearity, tolerance=1e-6):
-        super().__init__(nonlinearity)
-        self.tolerance = tolerance
-
-    def grad(self, inputs, out_grads, outputs, true_grads):
-        (z,), (g,), (y,), (t,) = inputs, out_grads, outputs, true_grads
-        half = Assert(f'{self!r}: expected as many references as samples, got '
-                      'an odd number of both')(
-                          z.shape[0] // 2, T.eq(z.shape[0] % 2, 0))
-        dz = T.tile(z[:half] - z[half:], (2,) + (1,) * (z.ndim - 1))
-        dy = T.tile(y[:half] - y[half:], (2,) + (1,) * (z.ndim - 1))
-        small = abs(dz) <= like(z, self.tolerance)
-        ratio = dy / T.switch(small, T.ones_like(dz), dz)
-        return (T.switch(small, t, g * ratio),)
 
 
 # Training

@@ -176,38 +176,6 @@ def network(rule, weights=WEIGHTS):
     return x, T.dot(h, weights[-1][0]) + weights[-1][1]
 
 
-def test_deeplift_rescale():
-    x, out = network(gradmod.DeepLiftRescale(T.nnet.relu))
-    n = x.shape[0] // 2
-    f = theano.function([x], [theano.grad(out[:n, 1].sum(), x)[:n], out],
-                        mode=PY)
-    X, X0 = IMAGES[:4], IMAGES[4:8].copy()
-    X0[0] = X[0]  # nothing to explain: the true gradient, times zero
-    multipliers, y = f(np.concatenate([X, X0]))
-    assert np.isfinite(multipliers).all() and multipliers[0].any()
-    got = multipliers * (X - X0)
-    want = [reference.deeplift_contributions(a, b, WEIGHTS, 1)
-            for a, b in zip(X, X0)]
-    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
-    # completeness
-    np.testing.assert_allclose(got.sum(axis=1), y[:4, 1] - y[4:, 1],
-                               rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize('n', [1, 3])
-def test_deeplift_without_references(n):
-    f = gradient(gradmod.DeepLiftRescale(T.sqr), ndim=2)
-    with pytest.raises(AssertionError, match='as many references as samples'):
-        f(np.ones((n, 4)), np.ones((n, 4)))
-    assert f(np.ones((4, n)), np.ones((4, n))).shape == (4, n)
-
-
-def test_deeplift_at_the_tolerance():
-    f = gradient(gradmod.DeepLiftRescale(T.sqr, tolerance=.5))
-    np.testing.assert_array_equal(f([1, .5], [1, 1]), [2, 1])
-    np.testing.assert_array_equal(f([1.5, .5], [1, 1]), [2, 2])
-
-
 def test_epsilon_lrp():
     for epsilon, weights in [(1e-3, WEIGHTS),
                              (1e-12, [(W, 0 * b) for W, b in WEIGHTS])]:

@@ -14,8 +14,7 @@ from theano.configparser import change_flags
 from theano.ifelse import ifelse
 
 import gradmod
-from gradmod import (DeepLiftRescale, GuidedBackprop, ZeroBackprop, methods,
-                     saliency_map)
+from gradmod import GuidedBackprop, ZeroBackprop, methods, saliency_map
 from gradmod.saliency import compile_saliency_function
 
 from . import reference
@@ -139,7 +138,7 @@ def test_a_network_of_a_fixed_number_of_samples(method, monkeypatch):
         close(f(X, LABELS, batch_size=batch_size), want, 'float64')
     assert set(sizes) == {2}
     if method == 'integrated_gradients':
-        assert f.completeness_error.shape == (5,)
+        assert f.explain(X).completeness_error.shape == (5,)
 
 
 def test_out(plain, net, tmp_path):
@@ -375,7 +374,7 @@ def test_what_fills_a_network_of_a_fixed_number_of_samples(monkeypatch):
     (first, _), (last, classes) = seen
     np.testing.assert_array_equal(first, images[:4])
     np.testing.assert_array_equal(last, images[[4, 5, 5, 5]])
-    np.testing.assert_array_equal(classes, [0, 1, 1, 1])
+    np.testing.assert_array_equal(classes[:, 0], [0, 1, 1, 1])
 
 
 # What would be silent
@@ -397,16 +396,6 @@ def test_threads_take_turns(net):
         np.testing.assert_allclose(maps, want[k % CLASSES], rtol=1e-12)
 
 
-def test_rules_that_relate_samples_are_refused(net):
-    for rule in DeepLiftRescale, lambda f: DeepLiftRescale(f, 1e-3):
-        with pytest.raises(ValueError, match='DeepLiftRescale.* relates the samp'):
-            compiled(net, rule)
-        assert saliency_map(net, rule).ndim == 2
-    with pytest.raises(ValueError, match='DeepLiftRescale.* relates the samp'):
-        compiled(convnet(), method='guided_gradcam', layer='convolution',
-                 guide=DeepLiftRescale)
-
-
 @pytest.mark.parametrize('target', [
     lambda z: z[:, 1].mean(), lambda z: z.max()])
 def test_targets_for_the_whole_batch_are_refused(net, target):
@@ -424,14 +413,72 @@ def test_another_number_of_scores_than_images_is_refused():
         f(np.ones((2, 3, 4)), [0, 1])
 
 
-def test_a_baseline_for_each_sample_is_refused(net):
-    options = dict(method='integrated_gradients', steps=2)
-    with pytest.raises(ValueError, match='each batch would meet its first'):
-        compiled(net, baseline=X, **options)
-    f, g = compiled(net, baseline=X[:1], **options), compiled(
-        net, baseline=X[0], **options)
-    np.testing.assert_array_equal(f(X), g(X))
-    assert saliency_map(net, baseline=X, **options).ndim == 2
+def test_what_explain_returns_besides(net, weights, plain):
+    model = Model(weights)
+    logits = np.array([model.logits(x) for x in X])
+    details = plain.explain(X, batch_size=2)
+    np.testing.assert_allclose(details.maps, plain(X), rtol=1e-12)
+    np.testing.assert_allclose(details.logits, logits)
+    np.testing.assert_array_equal(details.classes, logits.argmax(axis=1))
+    np.testing.assert_allclose(details.scores, logits.max(axis=1))
+    assert details.completeness_error is None
+    details = plain.explain(X, LABELS)
+    np.testing.assert_array_equal(details.classes, LABELS)
+    np.testing.assert_allclose(details.scores, logits[range(5), LABELS])
+    details = compiled(net, target='all').explain(X, batch_size=2)
+    np.testing.assert_allclose(details.scores, logits)
+    np.testing.assert_allclose(details.logits, logits)
+    assert details.maps.shape == (5, CLASSES, 4) and details.classes is None
+    details = compiled(net, target=lambda z: 2 * z[:, 1]).explain(X)
+    np.testing.assert_allclose(details.scores, 2 * logits[:, 1])
+    assert details.logits is details.classes is None
+    details = compiled(net, logits=False).explain(X)
+    np.testing.assert_allclose(details.logits.sum(axis=1), 1)
+
+
+def test_what_is_wanted_of_a_map(net, weights):
+    want = restated('integrated_gradients', Model(weights), X, LABELS)
+    for reduce, numpy in [(lambda m: m.sum(axis=1), lambda m: m.sum(axis=-1)),
+                          (lambda m: m.norm(2, axis=1),
+                           lambda m: np.sqrt((m ** 2).sum(axis=-1)))]:
+        f = compiled(net, method='integrated_gradients', reduce=reduce)
+        details = f.explain(X, LABELS, batch_size=2)
+        np.testing.assert_allclose(details.maps, numpy(want))
+        assert details.completeness_error.shape == (5,)
+        f = compiled(net, target='all', method='integrated_gradients',
+                     reduce=reduce)
+        np.testing.assert_allclose(f(X)[range(5), LABELS], numpy(want))
+    with pytest.raises(TypeError, match='expected method to return a tensor'):
+        saliency_map(net, reduce=T.sum)
+
+
+@pytest.fixture(scope='module')
+def two():
+    a, b = T.dmatrix('a'), T.imatrix('b')
+    return compiled(3 * a + b, input_var=[a, b], target=1)
+
+
+def test_arrays_of_several_inputs(two):
+    B = np.ones((5, 4), 'int32')
+    maps, none = two([X, B], batch_size=2)
+    assert none is None
+    np.testing.assert_array_equal(maps, 3 * np.eye(4)[[1] * 5])
+    assert list(two({'b': B, 'a': X})) == ['a', 'b']
+    out = np.empty((5, 4))
+    assert two([X, B], out=[out, None])[0] is out
+    np.testing.assert_array_equal(out, maps)
+    with pytest.raises(ValueError, match='out to be an array of shape'):
+        two([X, B], out=[out[:2], None])
+    for wrong, error, says in [
+            (X, TypeError, "a list of 2 arrays, or a dict of .'a', 'b'."),
+            ([X], TypeError, 'a list of 2 arrays'),
+            ({'a': X}, ValueError, r"a dict of \['a', 'b'\], got \['a'\]"),
+            ([X, B[:3]], ValueError, r'as many samples .* got \[5, 3\]'),
+            ([X, X], TypeError, 'images of dtype int32'),
+            ([X, B[0]], ValueError, 'of shape .None, None., got .4,.'),
+            ([X * np.nan, B], ValueError, 'NaN or infinity in image 0')]:
+        with pytest.raises(error, match=says):
+            two(wrong)
 
 
 def test_random_draws_are_named():
