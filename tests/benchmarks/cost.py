@@ -30,7 +30,7 @@ RULES = {'guided': 'GuidedBackprop', 'deconv': 'DeconvNet', 'zero':
          'ZeroBackprop', 'guided-gradient': 'GuidedGradient',
          'through': 'BackpropThrough', 'beta': 'BetaSmooth',
          'rectgrad': 'RectGrad', 'lrp': 'EpsilonLRP',
-         'deeplift': 'DeepLiftRescale', 'straight': 'StraightThrough',
+         'straight': 'StraightThrough',
          'reversal': 'GradientReversal'}
 DEFAULT_RULES = ['guided', 'deconv', 'zero']
 OTHERS = ['opaque', 'inline']
