@@ -33,21 +33,21 @@ def tensor(array):
 class Net(nn.Module):
     """A network of images; or of these and numbers; or of words."""
 
-    def __init__(self, kind, pool=2, convolutions=2):
+    def __init__(self, kind, pools=True, convolutions=2):
         super().__init__()
         torch.manual_seed(1)
-        self.kind, self.convolutions = kind, convolutions
+        self.kind, self.pools, self.convolutions = kind, pools, convolutions
         if kind == 'words':
             self.embedding = nn.Embedding(11, 5)
-            self.conv1, self.pool = nn.Conv1d(5, 7, 3), nn.MaxPool1d(pool)
+            self.conv1, self.pool = nn.Conv1d(5, 7, 3), nn.MaxPool1d(2)
             features = 14
         else:
-            self.conv1, self.pool = nn.Conv2d(2, 5, 3), nn.MaxPool2d(pool)
+            self.conv1, self.pool = nn.Conv2d(2, 5, 3), nn.MaxPool2d(2)
             features = 45
         if convolutions == 2:
             self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
             self.conv2 = nn.Conv2d(5, 6, 2)
-            features = 24 if pool == 2 else 180
+            features = 24 if pools else 180
         features += 3 * (kind == 'both')
         self.dense, self.tanh = nn.Linear(features, 6), nn.Tanh()
         self.out = nn.Linear(6, CLASSES)
@@ -56,7 +56,9 @@ class Net(nn.Module):
     def forward(self, x, *ages):
         if self.kind == 'words':
             x = self.embedding(x).transpose(1, 2)
-        x = self.pool(self.conv1(x))
+        x = self.conv1(x)
+        if self.pools:
+            x = self.pool(x)
         if self.convolutions == 2:
             x = self.relu2(self.conv2(self.relu1(x)))
         x = torch.cat([x.flatten(1), *ages], dim=1)
@@ -76,11 +78,12 @@ class Net(nn.Module):
                                    W=weights_of(self.embedding))
             net = L.Conv1DLayer(L.DimshuffleLayer(net, (0, 2, 1)), 7, 3,
                                 **weights(self.conv1))
-            net = L.MaxPool1DLayer(net, self.pool.kernel_size)
+            net = L.MaxPool1DLayer(net, 2)
         else:
             net = L.InputLayer((None, 2, 9, 8), T.dtensor4('images'), 'images')
             net = L.Conv2DLayer(net, 5, 3, **weights(self.conv1))
-            net = L.MaxPool2DLayer(net, self.pool.kernel_size)
+            if self.pools:
+                net = L.MaxPool2DLayer(net, 2)
         if self.convolutions == 2:
             net = L.NonlinearityLayer(net, name='relu1')
             net = L.Conv2DLayer(net, 6, 2, **weights(self.conv2))
@@ -142,7 +145,7 @@ def test_integrated_gradients(images):
                baseline=BASELINE), want, 1e-7)
 
 
-@pytest.mark.parametrize('how', [dict(convolutions=1), dict(pool=1)])
+@pytest.mark.parametrize('how', [dict(convolutions=1), dict(pools=False)])
 @pytest.mark.parametrize('baseline', [BASELINE, BASELINES], ids=['1', '3'])
 @silently
 def test_deeplift(how, baseline):
@@ -191,8 +194,8 @@ def test_layers_and_units(images):
 def test_two_inputs(method):
     net = Net('both', convolutions=1)
     arrays = tensor(IMAGES), tensor(AGES)
-    baselines = tensor(np.zeros((1, 2, 9, 8))), tensor(np.full((1, 3), .5))
-    how = dict(method=method, baseline=[0, .5])
+    baselines = tensor(BASELINE[np.newaxis]), tensor(np.full((1, 3), .5))
+    how = dict(method=method, baseline=[BASELINE, .5])
     if method == 'deeplift':
         want = attr.DeepLift(net).attribute(arrays, baselines,
                                             target=tensor(LABELS))
