@@ -481,7 +481,8 @@ FIRST, LAST = ({'data_format': 'channels_' + end} for end in ('first', 'last'))
     (ZEROS, list(ZEROS), {}, 'maps[0]: expected ' + ANY),
     ([ZEROS[0], ZEROS[1, 1:]], ZEROS, {}, 'must have the same shape'),
     (ZEROS, [(ZEROS[0], [1, 2])], {}, 'must have the same shape'),
-    ((33, 4, 4), Z, {}, 'expected up to 32 images, got 33; draw slices of'),
+    ((33, 4, 4), np.zeros((33, 4, 4)), {},
+     'expected up to 32 images, got 33; draw slices of'),
     (np.int64([[0, 255]]), Z[:1], {}, 'expected images of uint8, or floats '
      'from 0 to 1, got int64 from 0 to 255; perhaps you meant images / 255'),
     (np.int64([[0, 1]]), Z[:1], {}, 'got int64 from 0 to 1'),
