@@ -254,6 +254,9 @@ def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
     percentile. In images they are an error. A map of zeros is white, or grey
     for the kind ``'rgb'``.
 
+    A time step of a signal is whole dots, too, but of more than 960 steps
+    (times `size`) several share a dot, and their colours are averaged.
+
     For more than 32 images draw several figures, of ``images[:32]``,
     ``images[32:64]``, ... and the same slices of the maps.
 
@@ -280,12 +283,12 @@ def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
         raise ValueError('plot_saliency: expected spatial_dims 1, 2 or 3, and '
                          f'slices of volumes alone, got {spatial_dims!r} and '
                          f'{slices!r}')
-    space, signals, channels = SPACE[spatial_dims], None, (1, 3)
+    space, signals = SPACE[spatial_dims], None
     if space == 'T':
-        data_format, channels = data_format or 'channels_first', None
+        data_format = data_format or 'channels_first'
     _, images = _as_nhwc('plot_saliency: images', images, data_format, None,
-                         space, channels)
-    n = len(images)
+                         space, None if space == 'T' else (1, 3))
+    n, *_, channels = images.shape
     if isinstance(overlay, (bool, np.bool_)):
         overlay = 0.7 if overlay else 1
     if not (0 <= overlay <= 1 and 0 < size < np.inf):
@@ -301,29 +304,28 @@ def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
     if len(titles) not in (0, 1 + len(maps)) or len(labels) not in (0, n):
         raise ValueError(f'plot_saliency: expected {len(maps)} titles and {n} '
                          f'labels, got {titles[1:]} and {labels}')
-    if space == 'T':  # a map of one channel is that of all
-        channels = sorted({1, images.shape[-1]})
     views = [_as_nhwc(f'plot_saliency: maps[{key!r}]', array, data_format,
-                      images.shape[:-1], space, channels)[1]
+                      images.shape[:-1], space,
+                      {1, channels if space == 'T' else 3})[1]
              for key, array in maps.items()]
     rows = slice(None)
-    if space == 'T':  # a picture has a row for each channel
+    if space == 'T':  # a map is a picture with a row for each channel
         signals = np.moveaxis(images, -1, 1).astype(float)
         if not np.isfinite(signals).all():
             raise ValueError('plot_saliency: expected finite signals')
         views = [np.moveaxis(view, -1, 1)[..., np.newaxis] for view in views]
     elif space == 'DHW':
         rows = _choose_slices(views, slices, percentile, limit)
-        labels = [f'{label}\nslice {depth}'.lstrip() for label, depth in zip(
-            np.repeat(labels or [''] * n, len(rows[0]) // n), rows[1])]
+        labels = [f'{labels[i] if labels else ""}\nslice {depth}'.lstrip()
+                  for i, depth in zip(*rows)]
     images = images[rows]
     if not 0 < len(images) <= ROWS:
         raise ValueError(f'plot_saliency: expected up to {ROWS} images, got '
                          f'{len(images)}; draw slices of them and of the maps')
-    columns, grey = [], 1  # a signal is drawn over its map
+    columns, grey = [], 1  # a signal is drawn on its map
     if signals is None:
-        rgb = np.repeat(_as_floats(images), 3 // images.shape[-1], axis=3)
-        columns, grey = [rgb], rgb.dot(LUMA)[..., np.newaxis]
+        columns = [np.repeat(_as_floats(images), 3 // channels, axis=3)]
+        grey = columns[0].dot(LUMA)[..., np.newaxis]
     for view in views:
         rgb = map_to_rgb(view.reshape(n, -1, *view.shape[-2:]), kind,
                          percentile, limit, cmap, 'channels_last')
@@ -491,7 +493,7 @@ def _as_nhwc(name, array, data_format, like=None, space='HW',
     if not views:
         raise ValueError(
             f'{name}: expected {" or ".join(candidates)}, where C is '
-            f'{" or ".join(map(str, channels or ["any"]))} and '
+            f'{" or ".join(map(str, sorted(channels or ["any"])))} and '
             f'{", ".join("N" + space)} are {like or "any"}, got the shape '
             f'{array.shape}')
     if data_format:
