@@ -677,11 +677,21 @@ def test_lines_of_words(colorbar, tmp_path):
         for b in extents[:i]:
             assert (a.x0 >= b.x1 or b.x0 >= a.x1
                     or a.y0 >= b.y1 or b.y0 >= a.y1)
-    left = boxes[0].x0  # a line goes as far as it may
+    left, lines = boxes[0].x0, 1  # a line goes as far as it may
     for a, b in zip(boxes[:30], boxes[1:30]):
         below = b.y0 < a.y0 - 1
+        lines += below
         assert below == (a.x1 + (b.x1 - b.x0) > left + 3 * 160 - 12)
         assert abs(b.x0 - left) < .1 if below else 4 < b.x0 - a.x1 < 10
+    down = [[(1 - text.get_position()[1]) * figure.bbox.height
+             for text in column]
+            for column in (labels, [texts[i] for i in (0, 30, 33, 34)])]
+    np.testing.assert_allclose(down[0], down[1])  # beside their first words
+    np.testing.assert_allclose(
+        np.diff(down[0]), np.multiply([lines, 1, 1], 36) + MARGIN)
+    assert abs(labels[0].get_window_extent().x1 - (left - MARGIN)) < 1
+    assert abs(figure.bbox.height - down[0][3] - 2 * MARGIN -
+               56 * colorbar) < .01
     height = labels[0].get_window_extent().height
     assert abs(texts[30].get_window_extent().height - height) < 1  # no formula
     assert len(figure.axes) == colorbar
