@@ -69,14 +69,12 @@ def build_network():
     return DenseLayer(net, 3, nonlinearity=lasagne.nonlinearities.softmax)
 
 
-def word_maps(network, ids, method):
-    """Of 'good' less 'bad': maps of shape (sentences, words, dimensions)."""
-    x, embedding = get_all_layers(network)[:2]
-    vectors, output = get_output([embedding, network], deterministic=True)
+def word_maps(network, ids, method, reduce):
+    """What speaks for 'good' rather than 'bad': a number for each word."""
     f = gradmod.compile_saliency_function(
-        output, target=lambda logits: logits[:, 2] - logits[:, 0],
-        method=method, input_var=vectors)
-    return f(vectors.eval({x.input_var: ids}))
+        network, target=lambda logits: logits[:, 2] - logits[:, 0],
+        method=method, wrt='embedding', reduce=reduce)
+    return f(ids)
 
 
 def main():
@@ -121,8 +119,9 @@ def main():
         sys.exit('That is less than %.0f %%, and the maps of such a network '
                  'mean little: train it longer (--epochs)' % (100 * ENOUGH))
 
-    shares = word_maps(network, ids, 'gradient_x_input').sum(axis=2)
-    slopes = abs(word_maps(network, ids, 'gradient')).max(axis=2)
+    shares = word_maps(network, ids, 'gradient_x_input',
+                       lambda m: m.sum(axis=2))
+    slopes = word_maps(network, ids, 'gradient', lambda m: abs(m).max(axis=2))
     relevant = [np.isin(sentence, RELEVANT) for sentence in sentences]
     chosen = [i for i, r in enumerate(relevant) if r.any()]  # none is neutral
 
