@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import theano
+import theano.scalar as scalar
 
 flags = theano.config
 on_gpu = (flags.device != 'cpu' or flags.contexts
@@ -30,6 +31,24 @@ def device_is_active():
             'start' % flags.device)
         assert None in gpuarray.type.list_contexts()
         assert flags.floatX == 'float32'
+
+
+@pytest.fixture
+def loops():
+    """A compilation mode for loops: Theano's on the device are CUDA's alone."""
+    mode = theano.compile.get_default_mode()
+    return (mode if flags.device.startswith('cuda')
+            else mode.excluding('local_gpua_scan_to_gpua'))
+
+
+@pytest.fixture
+def maximum(monkeypatch):
+    """`T.maximum` and `T.minimum` on OpenCL, where Theano's do not compile."""
+    for op in scalar.Maximum, scalar.Minimum:
+        def c_code(self, *args, c_code=op.c_code):
+            return c_code(self, *args).replace('nan("")', 'NAN')
+        if flags.device.startswith('opencl'):
+            monkeypatch.setattr(op, 'c_code', c_code)
 
 
 @pytest.fixture(scope='session')

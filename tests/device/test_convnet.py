@@ -14,8 +14,8 @@ import gradmod
 from gradmod.device import move_to_device
 
 from . import graphs
-from .convnet import (RULES, gradient, images, network, rectifiers, relu,
-                      saliency)
+from .convnet import (MAPS, RULES, gradient, images, maps, network, rectifiers,
+                      relu, saliency)
 
 pytestmark = pytest.mark.filterwarnings('ignore:The `image_shape` keyword')
 
@@ -114,6 +114,18 @@ def test_rules_on_an_expression_that_is_built(cpu, functions):
     assert graphs.transfers(f) == graphs.transfers(functions['None'])
     for got, want in zip(f(images()), cpu()['GuidedBackprop']):
         assert graphs.difference(got, want) < 1e-5
+
+
+@pytest.mark.parametrize('name', sorted(MAPS))
+def test_relevance_and_loops(cpu, report, loops, maximum, name):
+    f = maps(name, loops)
+    inner = [g for node in graphs.nodes(f.function)
+             for g in [getattr(node.op, 'fn', None)] if g] or [f.function]
+    assert 'Gpu' in str([n.op for g in inner for n in graphs.nodes(g)])
+    got, want = f(images()), cpu()[name]
+    report('%s: differences from the CPU, relative to the largest value: %.1e'
+           % (name, graphs.difference(got, want)))
+    assert graphs.difference(got, want) < 1e-5
 
 
 def test_an_opaque_override_costs_transfers(functions, report):
