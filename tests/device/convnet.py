@@ -19,7 +19,6 @@ relu = lasagne.nonlinearities.rectify
 RULES = ['GuidedBackprop', 'DeconvNet', 'ZeroBackprop']
 MAPS = {  # the rule, the method, its options
     'EpsilonPlus': (lrp.EpsilonPlus(), 'relevance', {}),
-    'EpsilonAlpha2Beta1': (lrp.EpsilonAlpha2Beta1(), 'relevance', {}),
     'smoothgrad': (gradmod.GuidedBackprop, 'smoothgrad', {'samples': 5}),
     'integrated_gradients': (None, 'integrated_gradients', {'steps': 5}),
 }

@@ -22,7 +22,7 @@ Z, G = (a.ravel().astype('float32') for a in np.meshgrid(
     (gradmod.EpsilonLRP(relu, epsilon=.1), reference.epsilon_lrp(.1)),
     (gradmod.StraightThrough(T.sgn, bound=1), reference.straight_through(1)),
     (gradmod.GradientReversal(T.sqr), lambda z, g: -(2 * z * g)),
-], ids=str)
+], ids=lambda v: getattr(v, '__name__', str(v)))
 def test_values(rule, expected):
     z, g = T.vectors('zg')
     f = theano.function([z, g], theano.grad(None, z, known_grads={rule(z): g}))
