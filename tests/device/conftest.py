@@ -11,6 +11,9 @@ import pytest
 import theano
 import theano.scalar as scalar
 
+# Theano leaves a mark that keeps child processes from the GPU, those of
+# pytest-xdist too.
+os.environ.pop('THEANO_GPU_IS_ALREADY_ACTIVE', None)
 flags = theano.config
 on_gpu = (flags.device != 'cpu' or flags.contexts
           or getattr(flags, 'init_gpu_device', ''))
@@ -66,11 +69,9 @@ def dev1():
 def child():
     """Start a Python command in a new process; return a function that waits."""
     def start(*command, **more_flags):
-        # Theano leaves a mark that keeps child processes from the GPU.
-        env = {k: v for k, v in os.environ.items()
-               if k != 'THEANO_GPU_IS_ALREADY_ACTIVE'}
-        env['THEANO_FLAGS'] = ','.join(
-            [env['THEANO_FLAGS']] + ['%s=%s' % f for f in more_flags.items()])
+        env = dict(os.environ, THEANO_FLAGS=','.join(
+            [os.environ['THEANO_FLAGS']]
+            + ['%s=%s' % f for f in more_flags.items()]))
         root = os.path.dirname(os.path.dirname(here))
         process = subprocess.Popen(
             [sys.executable] + list(command), cwd=root, env=env,

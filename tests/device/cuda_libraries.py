@@ -77,12 +77,12 @@ def main(target, *pythons):
                  for path in found('libnvrtc', folders)]
     compilers = [c for c in compilers if c[0] and c[0] <= cuda]
     algebra = [(version(path), path) for path in found('libcublas', folders)]
-    algebra = [a for a in algebra if a[0] and a[0][0] == cuda[0]]
+    algebra = [a for a in algebra if a[0] and a[0][0] <= cuda[0]]
     print('the driver takes CUDA up to %d.%d' % cuda, file=sys.stderr)
     if not compilers or not algebra:
         suffix = '-cu%d' % cuda[0] if cuda[0] < 13 else ''
         print('nvidia-cuda-nvrtc%s==%d.%d.*' % ((suffix,) + cuda),
-              'nvidia-cublas%s' % suffix)
+              'nvidia-cublas%s==%d.*' % (suffix, cuda[0]))
         sys.exit(4)
     os.makedirs(target, exist_ok=True)
     needed = [target]
