@@ -3,7 +3,9 @@
 A run of all tests without a GPU in the Theano flags leaves this folder out.
 With one, a device that did not start fails every test.
 """
+import functools
 import os
+import pickle
 import subprocess
 import sys
 
@@ -21,7 +23,6 @@ old = theano.__version__.startswith('0.9.')
 here = os.path.dirname(os.path.abspath(__file__))
 collect_ignore = [name for name in os.listdir(here) if name.startswith('test_')
                   and not (old if name == 'test_old_backend.py' else on_gpu)]
-lines = []
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -86,12 +87,31 @@ def child():
 
 
 @pytest.fixture(scope='session')
-def report():
+def cpu(child, tmpdir_factory):
+    """A function that returns `convnet.results` from a process on the CPU."""
+    path = str(tmpdir_factory.mktemp('cpu').join('results'))
+    # It compiles while this process does, where Theano would wait its turn.
+    wait = child('-m', 'tests.device.convnet', path, device='cpu', contexts='',
+                 base_compiledir=os.path.join(flags.compiledir, 'cpu'))
+
+    @functools.lru_cache()
+    def results():
+        wait()
+        with open(path, 'rb') as f:
+            return pickle.load(f)
+    return results
+
+
+@pytest.fixture
+def report(record_property):
     """A function that adds a line to what is printed after the tests."""
-    return lines.append
+    return functools.partial(record_property, 'device')
 
 
 def pytest_terminal_summary(terminalreporter):
+    lines = [line for reports in terminalreporter.stats.values()
+             for test in reports if getattr(test, 'when', None) == 'call'
+             for name, line in test.user_properties if name == 'device']
     gpuarray = sys.modules.get('theano.gpuarray')
     if lines and gpuarray and gpuarray.pygpu_activated:
         terminalreporter.section('devices')

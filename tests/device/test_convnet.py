@@ -1,5 +1,3 @@
-import functools
-import os
 import pickle
 
 import numpy as np
@@ -7,33 +5,16 @@ import pytest
 import theano
 import theano.tensor as T
 from lasagne.layers import get_output
-from theano import config
 from theano.gpuarray.basic_ops import GpuFromHost, HostFromGpu
 
 import gradmod
 from gradmod.device import move_to_device
 
 from . import graphs
-from .convnet import (MAPS, RULES, gradient, images, maps, network, rectifiers,
-                      relu, saliency)
+from .convnet import (RULES, gradient, images, network, rectifiers, relu,
+                      saliency)
 
 pytestmark = pytest.mark.filterwarnings('ignore:The `image_shape` keyword')
-
-
-@pytest.fixture(scope='module')
-def cpu(child, tmpdir_factory):
-    """A function that returns `convnet.results` from a process on the CPU."""
-    path = str(tmpdir_factory.mktemp('cpu').join('results'))
-    # It compiles while this process does, where Theano would wait its turn.
-    wait = child('-m', 'tests.device.convnet', path, device='cpu', contexts='',
-                 base_compiledir=os.path.join(config.base_compiledir, 'cpu'))
-
-    @functools.lru_cache()
-    def results():
-        wait()
-        with open(path, 'rb') as f:
-            return pickle.load(f)
-    return results
 
 
 @pytest.fixture(scope='module')
@@ -114,19 +95,6 @@ def test_rules_on_an_expression_that_is_built(cpu, functions):
     assert graphs.transfers(f) == graphs.transfers(functions['None'])
     for got, want in zip(f(images()), cpu()['GuidedBackprop']):
         assert graphs.difference(got, want) < 1e-5
-
-
-@pytest.mark.parametrize('name', sorted(MAPS))
-def test_relevance_and_loops(cpu, report, loops, maximum, name):
-    f = maps(name, loops)
-    convolutions = [type(n.op).__name__ for n in graphs.nodes(f.function, True)
-                    if 'Conv' in str(n.op) or 'Corr' in str(n.op)]
-    assert convolutions
-    assert all(op.startswith('Gpu') for op in convolutions), convolutions
-    got, want = f(images()), cpu()[name]
-    report('%s: differences from the CPU, relative to the largest value: %.1e'
-           % (name, graphs.difference(got, want)))
-    assert graphs.difference(got, want) < 1e-5
 
 
 def test_an_opaque_override_costs_transfers(functions, report):
