@@ -132,13 +132,14 @@ site=$("$venv/bin/python" -c 'import sysconfig
 print(sysconfig.get_path("platlib"))')
 ln -sfn "$pygpu" "$site/pygpu"
 
+default=opencl0:0
+[ -z "$cuda" ] || default=cuda
 cat >"$venv/device.sh" <<SH
 # Where the loader and g++ find what a GPU takes; made by install.sh.
 export LD_LIBRARY_PATH='$cuda${cuda:+${debian:+:}}${debian:+$debian/lib}'\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
 export CPATH='${debian:+$debian/include}'\${CPATH:+:\$CPATH}
 export LIBRARY_PATH='${debian:+$debian/lib}'\${LIBRARY_PATH:+:\$LIBRARY_PATH}
-: \${DEVICE:=${cuda:+cuda}}
-: \${DEVICE:=opencl0:0}
+: "\${DEVICE:=$default}"
 # cuDNN of today lacks what Theano calls.
 DEVICE_FLAGS=device=\$DEVICE,floatX=float32,dnn.enabled=False
 SH

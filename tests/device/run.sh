@@ -32,7 +32,7 @@ trap 'rm -rf "$scratch"' EXIT
 case $DEVICE in
     cuda*)
         count=$("$python" -c 'from pygpu import gpuarray
-print(gpuarray.count_devices("cuda", 0))')
+print(gpuarray.count_devices("cuda", 0))') || count=1
         second=cuda$((count > 1))
         ;;
     opencl*)
