@@ -2,7 +2,7 @@
 
     . VENV/device.sh
     export THEANO_FLAGS=$DEVICE_FLAGS
-    VENV/bin/python -m tests.device.benchmark --weights cifar_model_n5.npz
+    VENV/bin/python -m tests.device.benchmark cifar_model_n5.npz
 
 Prints the median time of each way, relative to the plain gradient too, and how
 often the compiled function copies between the host and the device. The ways
@@ -55,7 +55,7 @@ def main():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add('--weights', metavar='PATH', help='(default: random)')
+    add('weights', metavar='PATH', help='see examples/cifar_resnet.py')
     add('--batch', type=int, nargs='+', default=[64], metavar='N')
     add('--rounds', type=int, default=20, metavar='N', help='0: no times')
     add('--save', metavar='PATH', help='write the maps, as .npz')
@@ -63,8 +63,7 @@ def main():
     args = parser.parse_args()
 
     network = cifar_resnet.build_network()
-    if args.weights:
-        cifar_resnet.load_weights(network, args.weights)
+    cifar_resnet.load_weights(network, args.weights)
     functions = {}
     for way, (rule, method) in WAYS.items():
         start = time.perf_counter()
