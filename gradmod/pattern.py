@@ -307,12 +307,9 @@ def fit_patterns(network, batches, batch_size=64, progress=False):
         batch = np.require(batch, requirements='A')  # as Theano needs it
         if not np.isfinite(batch).all():
             raise ValueError('expected finite images, got NaN or infinity')
-        values = iter(f(batch))
         new = Patterns({
-            names[layer]: Statistics(n, mean.astype(float).reshape([
-                -1 if i == axis_of_units(layer) else 1
-                for i in range(W.ndim)]), x.astype(float), xy.astype(float), W)
-            for layer, W, n, mean, x, xy in zip(parts, Ws, *[values] * 4)})
+            names[layer]: statistics(W, axis_of_units(layer), *values)
+            for layer, W, *values in zip(parts, Ws, *[iter(f(batch))] * 4)})
         total = new if total is None else total + new
     if total is None:
         raise ValueError('expected images, got none')
@@ -360,21 +357,28 @@ def stand_in(layer):
     return T.TensorType(theano.config.floatX, (False,) * ndim)()
 
 
+def statistics(W, axis, n, mean, x, xy):
+    """Those of a batch, from what `sums` computes."""
+    mean = mean.reshape([-1 if i == axis else 1 for i in range(W.ndim)])
+    x, rounding = x.astype(float), mean - mean.astype(W.dtype)
+    return Statistics(n, mean, x, xy - x * rounding, W)
+
+
 def sums(layer, norm, is_rectified, x):
-    """n, mean, x and xy of `Statistics`, of a batch."""
+    """n, mean, x and xy of `Statistics`, but for the rounding of the mean."""
     layer, W = bare(layer), layer.W
     layer.nonlinearity = same
     z = y = layer.get_output_for(x)
     if norm:
         y = bare(norm).get_output_for(z, deterministic=True)
     units = y.ndim - 1 if dense(layer) else 1
-    mean = y.mean([i for i in range(y.ndim) if i != units], keepdims=True)
+    mean = y.mean([i for i in range(y.ndim) if i != units], 'float64', True)
     on = T.cast(y > 0, y.dtype) if is_rectified else T.ones_like(y)
 
     def correlate(g):  # the sum of g times the x that each weight is for
         return theano.grad(None, W, known_grads={z: g}, consider_constant=[x])
     return [y.size // mean.size, mean.flatten(), correlate(on),
-            correlate(on * (y - mean))]
+            correlate(on * (y - T.cast(mean, y.dtype)))]
 
 
 def rectified(layer, layers):
@@ -386,7 +390,8 @@ def rectified(layer, layers):
     above = [v for v in layers if layer in getattr(
         v, 'input_layers', [getattr(v, 'input_layer', None)])]
     return bool(above) and all(
-        (batch_norm(v) or is_one_of({'NonlinearityLayer', 'DropoutLayer'}, v))
+        (batch_norm(v) or is_one_of({'NonlinearityLayer', 'DropoutLayer',
+                                     'GaussianNoiseLayer'}, v))
         and rectified(v, layers) for v in above)
 
 
