@@ -1,26 +1,30 @@
 """PatternNet and PatternAttribution: maps by what units respond to in data.
 
-The weights w of a unit say how it cancels what it is not for; what it is for
-is its *pattern* a, the direction in which its input x moves with its output
-y = w x + b. Patterns are learnt from data, and take the place of weights on
-the way down [1]_:
+The weights w of a unit also say how it cancels what it is not for. What it is
+for is its *pattern* a: the direction in which its input x moves as its output
+y = w x + b does. Patterns are learnt from data. They take the place of weights
+on the way down [1]_, by rules and composites as those of `gradmod.lrp`:
 
 >>> import gradmod
->>> import lasagne, numpy as np
+>>> import lasagne, numpy as np, theano
 >>> from gradmod.pattern import PatternNet, fit_patterns
 >>> from lasagne.layers import DenseLayer, InputLayer
->>> lasagne.random.set_rng(np.random.RandomState(0))
->>> net = DenseLayer(InputLayer((None, 3)), 20)
->>> net = DenseLayer(net, 2, nonlinearity=None)
->>> images = np.random.RandomState(1).rand(100, 3)
+>>> net = DenseLayer(InputLayer((None, 2)), 1, b=None, nonlinearity=None,
+...                  W=np.array([[1], [-1]], theano.config.floatX))
+>>> signal, distractor = np.random.RandomState(0).randn(2, 1000, 1)
+>>> images = signal * [1, 0] + distractor * [1, 1]
 >>> images = images.astype(theano.config.floatX)
 >>> patterns = fit_patterns(net, images)
+>>> print(patterns['#1 DenseLayer'].T.round(1) + 0)
+[[1. 0.]]
+
+The unit subtracts its second input, which has the distractor alone, from the
+first. Its weights are (1, -1); the signal that it finds is in the first.
+
 >>> f = gradmod.compile_saliency_function(
 ...     net, PatternNet(patterns), method='relevance')
 >>> f(images).shape
-(100, 3)
-
-Both start at the output with its value, as relevance does.
+(1000, 2)
 
 References
 ----------
@@ -458,7 +462,63 @@ class Gate(Rule):
 # Composites.
 
 class PatternNet(Composite):
-    """The signal that a network sees in its input.
+    """The signal that the output finds in the input: f^T(r; a) in each layer.
+
+    For ``method='relevance'``, which starts with the value of the output. Of a
+    rectifier it is r [z > 0], nothing at z = 0.
+
+    Parameters
+    ----------
+    patterns : Patterns
+        What `fit_patterns` returned for this network: layers have the names
+        that they had then.
+    rules : dict, optional
+        Rules of your own, which come first; see `gradmod.lrp.Composite`.
+
+    Raises
+    ------
+    TypeError
+        If `patterns` is something else.
+    ValueError
+        When applied: as `gradmod.lrp.Composite` does; if a linear layer has no
+        pattern, or one of another shape, or none of its units has one.
+
+    Warns
+    -----
+    UserWarning
+        When applied: if the weights are not those that the patterns were
+        fitted with, or some units have no pattern, and pass nothing.
+
+    Notes
+    -----
+    Other nonlinearities, sums and averages keep their gradient; max-pooling
+    has `gradmod.lrp.Winner`. nn-patterns gives all of r to each of several
+    maxima, lets it pass nonlinearities that are no rectifiers, and has no
+    sums. A locally connected layer has no pattern.
+
+    Units that see the same each give back the whole of it. So values grow
+    from layer to layer, to 1e29 in SqueezeNet, where float32 ends at 3e38, and
+    only their ratios in one map mean anything.
+
+    Seen, beside other methods: Spearman's rank correlation of the absolute
+    values of maps with those after the weights of the last layer, and of all,
+    were permuted (`gradmod.sanity`); the cosine of the maps of the two
+    likeliest classes. First for the network of ``examples/digits.py`` (patterns
+    of 1348 digits, 100 others explained), then for the SqueezeNet of
+    ``examples/imagenet.py`` (4 photographs; patterns of 64 crops of the 16 of
+    scikit-image, which is too little: those of other crops, without the 4,
+    give maps with a cosine of .87, and .98 for PatternAttribution):
+
+    - gradient: .36, .16, -.11; .39, .08, .61
+    - guided backpropagation: .82, .67, .82; .77, .23, .95
+    - `gradmod.lrp.EpsilonPlus`: .97, .94, .79; .61, .21, .94
+    - PatternNet: 1.00, .25, .76; .79, .13, .98
+    - PatternAttribution: .62, .22, .84; .55, .17, .94
+
+    So it shows what is in an image, and hardly depends on the class. The test
+    keeps the patterns; PatternNet then depends on weights through z > 0 and
+    the score alone. With patterns fitted anew to the permuted weights, the
+    values for the digits are .81 and .58 (PatternAttribution .73 and .43).
     """
 
     rule = Signal
@@ -493,7 +553,20 @@ class PatternNet(Composite):
 
 
 class PatternAttribution(PatternNet):
-    """How much of the output is due to each input.
+    """How much of the output is due to each input: f^T(r; w a) in each layer.
+
+    Parameters, errors, warnings and what was seen are those of `PatternNet`.
+
+    Notes
+    -----
+    As w a = 1, a layer that sees all of its input passes on the sum of r. What
+    comes to a unit that is closed is lost, and what comes to padding: unlike
+    relevance it does not sum to the output, on SqueezeNet to a tenth of it.
+
+    On the digits, putting the mean of all digits into the 4, 8 and 16 pixels
+    of largest value brought the logit from 19.0 to 13.9, 11.6 and 9.9; the
+    pixels of `gradmod.lrp.EpsilonPlus` to 13.9, 11.4, 9.8, those of gradient
+    times input to 12.7, 9.9, 8.4, those of PatternNet to 16.1, 13.6, 9.4.
     """
 
     rule = Attribution
