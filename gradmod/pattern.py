@@ -262,28 +262,28 @@ def fit_patterns(network, batches, batch_size=64, progress=False):
       follows, at once or after batch normalization or dropout;
     - cov(x, y) / w cov(x, y) = cov(x, y) / var(y) elsewhere.
 
-    So w a = 1. Here y has its bias, which decides where y > 0 and cancels
-    elsewhere (the paper's formulas have none). Batch normalization above a
-    linear layer is merged into w and b. What a rectifier is, is recognised as
-    by `override_in`; leaky and exponential ones are none.
+    So w a = 1. What a rectifier is, is recognised as by `override_in`; leaky
+    and exponential ones are none. Batch normalization above a linear layer is
+    merged into w and b.
 
-    These are the paper's estimators S_a and S_a+-, of the latter what belongs
-    to y > 0, for that is all that passes a rectifier. nn-patterns, its authors'
-    code, computes both for each layer, in float32 at the end, and leaves the
-    choice to its user; ours is the paper's.
+    These are the paper's estimators, of the one with two components the one
+    for y > 0: nothing else passes a rectifier. nn-patterns, the authors' code,
+    is followed where it departs from the paper's formulas, whose y = w x: y
+    has its bias, which decides where y > 0 and cancels elsewhere. It computes
+    both estimators for all layers and leaves the choice to its user, rounds
+    the results to float32, and leaves out images that do not fill a batch.
 
-    Sums over batches are in float64, those within a batch in the network's
-    dtype. Memory does not grow with the number of images. To compute it takes
-    about 3 times the forward passes: for each layer, two more products of the
-    size of its own.
+    Sums over batches are in float64, those within one in the network's dtype.
+    Memory does not grow with the number of images. It takes about 3 times the
+    forward passes: two more products of the size of each layer.
 
     Examples
     --------
-    In parts, as on several machines:
+    In parts, as in several processes, which may get the network and some of
+    the images, and send back what they find:
 
     >>> from gradmod.pattern import fit_patterns
     >>> import lasagne, numpy as np, theano
-    >>> from functools import reduce
     >>> net = lasagne.layers.InputLayer((None, 3))
     >>> net = lasagne.layers.DenseLayer(net, 2, name='logits')
     >>> images = np.random.RandomState(1).rand(9, 3)
