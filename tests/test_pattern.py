@@ -1,4 +1,5 @@
 """Patterns and maps against their formulas in numpy, one unit at a time."""
+import functools
 import pickle
 import sys
 import warnings
@@ -154,18 +155,16 @@ class Slow:
         return result[:, 1:-1, 1:-1]
 
 
-@pytest.fixture(scope='module')
+@functools.lru_cache(None)
 def fitted():
-    theano.config.floatX, before = 'float64', theano.config.floatX
+    """The network, images, and its patterns of these; computed once."""
     RNG.seed(3)
     net, images = vgg(), values(40, 2, 6, 6) + .3
-    theano.config.floatX = before
-    return net, images
+    return net, images, fit_patterns(net, images, batch_size=15)
 
 
-def test_patterns_and_maps(fitted):
-    net, images = fitted
-    patterns, slow = fit_patterns(net, images, batch_size=15), Slow(net)
+def test_patterns_and_maps():
+    (net, images, patterns), slow = fitted(), Slow(fitted()[0])
     assert [*patterns] == ['one', 'two', 'three', 'four']
     wanted = list(slow.patterns(images))
     for name, a in zip(patterns, wanted):
@@ -180,9 +179,8 @@ def test_patterns_and_maps(fitted):
           maps(net, PatternNet(patterns), images[:3]))
 
 
-def test_parts_of_the_data_add_up(fitted):
-    net, images = fitted
-    whole = fit_patterns(net, images)
+def test_parts_of_the_data_add_up():
+    net, images, whole = fitted()
     some = fit_patterns(net, (images[i:i + 7] for i in range(0, 21, 7)))
     both = pickle.loads(pickle.dumps(some)) + fit_patterns(net, [images[21:]])
     for name, s in whole.statistics.items():
@@ -194,14 +192,15 @@ def test_parts_of_the_data_add_up(fitted):
         whole + fit_patterns(vgg(), images)
 
 
-def test_saving(fitted, tmp_path):
-    net, images = fitted
-    patterns, path = fit_patterns(net, images[:20]), str(tmp_path / 'a.file')
+def test_saving(tmp_path):
+    net, images, patterns = fitted()
+    path = str(tmp_path / 'a.file')
     patterns.save(path)
-    loaded, whole = Patterns.load(path), fit_patterns(net, images)
+    loaded = Patterns.load(path)
+    both, wanted = loaded + loaded, patterns + patterns
     for name in patterns:
         np.testing.assert_array_equal(loaded[name], patterns[name])
-        close((loaded + fit_patterns(net, images[20:]))[name], whole[name])
+        np.testing.assert_array_equal(both[name], wanted[name])
     assert repr(loaded) == ('<patterns of one (3, 2, 3, 3), two (4, 3, 2, 2), '
                             'three (16, 5), four (5, 3)>')
     np.savez(str(tmp_path / 'b.npz'), *L.get_all_param_values(net))
@@ -391,9 +390,8 @@ def test_sums_and_averages_keep_their_gradient():
     close(got, wanted)
 
 
-def test_rules_of_ones_own_come_first(fitted):
-    net, images = fitted
-    patterns = fit_patterns(net, images)
+def test_rules_of_ones_own_come_first():
+    net, images, patterns = fitted()
     rows = PatternNet(patterns, {'one': lrp.Flat()}).plan(named_layers(net))
     rules = {place.name: place.cells[-1] for place, _ in rows}
     assert [rules[name] for name in patterns] == ['Flat()'] + ['Signal()'] * 3
@@ -434,8 +432,8 @@ def test_layers_that_share_their_weights():
         close(results[0][name], results[1][name])
 
 
-def test_progress(fitted, capsys, monkeypatch):
-    net, images = fitted
+def test_progress(capsys, monkeypatch):
+    net, images, _ = fitted()
     fit_patterns(net, images, batch_size=10, progress=True)
     assert '4/4' in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, 'tqdm', None)
@@ -461,9 +459,8 @@ def test_networks_of_no_use(build):
         fit_patterns(build(), values(2, 3))
 
 
-def test_patterns_of_another_network(fitted):
-    net, images = fitted
-    patterns = fit_patterns(net, images)
+def test_patterns_of_another_network():
+    net, images, patterns = fitted()
     with pytest.raises(TypeError, match='what fit_patterns returns'):
         PatternNet(dict(patterns))
     other = of(network_input(2, 6, 6), 'Conv2DLayer', num_filters=3,
@@ -480,7 +477,7 @@ def test_patterns_of_another_network(fitted):
         PatternNet(patterns).plan(named_layers(vgg()))
 
 
-def test_units_without_a_pattern(fitted):
+def test_units_without_a_pattern():
     W, images = np.array([[-1., 0], [-1, 1], [0, 1]]), abs(values(9, 3))
     net = L.DenseLayer(network_input(3), 2, W=W, name='one')
     patterns = fit_patterns(net, images)
