@@ -85,8 +85,8 @@ class Statistics(namedtuple('Statistics', 'n mean x xy W')):
         scale = (self.W * self.xy).sum(axes, keepdims=True)
         # Of a unit that is constant, what is left is rounding.
         terms = abs(self.W) * (abs(self.xy) + abs(self.x * self.mean))
-        known = abs(scale) > 10 * np.finfo(self.W.dtype).eps * terms.sum(
-            axes, keepdims=True)
+        known = abs(scale) > max(1e-10, np.finfo(self.W.dtype).eps) * (
+            terms.sum(axes, keepdims=True))
         return np.where(known, self.xy, 0) / np.where(known, scale, 1), known
 
 

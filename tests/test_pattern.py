@@ -400,13 +400,14 @@ def test_rules_of_ones_own_come_first():
 
 # What data there may be.
 
-def test_float32_with_large_values():
+@pytest.mark.parametrize('batch_size', [10, 5000])
+def test_float32_with_large_values(batch_size):
     """Sums over batches lose nothing, nor does a mean far from 0."""
     theano.config.floatX = 'float32'
     W = values(6, 4).astype('float32')
     net = L.DenseLayer(L.InputLayer((None, 6)), 4, W=W, nonlinearity=None)
-    images = (100 + 10 * values(5000, 6)).astype('float32')
-    (a,) = fit_patterns(net, images, batch_size=10).values()
+    images = (1000 + 10 * values(5000, 6)).astype('float32')
+    (a,) = fit_patterns(net, images, batch_size).values()
     xs = images.astype(float)
     close(a, np.transpose([formula(xs, xs @ w, w, False)
                            for w in W.T.astype(float)]), 1e-5)
