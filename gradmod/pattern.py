@@ -248,8 +248,8 @@ def fit_patterns(network, batches, batch_size=64, progress=False):
         If `network` is no network, or batches have another dtype or number of
         dimensions.
     ValueError
-        If there is no image, one that is not finite, no layer with weights, or
-        not one input.
+        If there is no image, one that is not finite, no layer with weights,
+        not one input, or two layers have one name.
     ImportError
         If a progress bar is asked for without tqdm.
 
@@ -302,6 +302,9 @@ def fit_patterns(network, batches, batch_size=64, progress=False):
     if not parts or len(inputs) != 1:
         raise ValueError('expected a network of one input, with weights, got '
                          f'inputs {inputs} and {len(parts)} layers')
+    if len({names[layer] for layer in parts}) < len(parts):
+        raise ValueError('expected layers of different names, got '
+                         f'{[names[layer] for layer in parts]}')
     xs = get_output([layer.input_layer for layer in parts], deterministic=True)
     f = theano.function(inputs, [
         v for (layer, norm), x in zip(parts.items(), xs)
@@ -309,6 +312,8 @@ def fit_patterns(network, batches, batch_size=64, progress=False):
     Ws, total = weights(parts), None
     for batch in bar(progress, divided(batches, batch_size)):
         batch = np.require(batch, requirements='A')  # as Theano needs it
+        if not len(batch):
+            continue
         if not np.isfinite(batch).all():
             raise ValueError('expected finite images, got NaN or infinity')
         new = Patterns({

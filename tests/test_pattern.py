@@ -181,7 +181,7 @@ def test_patterns_and_maps():
 
 def test_parts_of_the_data_add_up():
     net, images, whole = fitted()
-    some = fit_patterns(net, (images[i:i + 7] for i in range(0, 21, 7)))
+    some = fit_patterns(net, (images[i:i + 7] for i in [0, 7, 14, 99]))
     both = pickle.loads(pickle.dumps(some)) + fit_patterns(net, [images[21:]])
     for name, s in whole.statistics.items():
         assert s.n == both.statistics[name].n == {
@@ -446,6 +446,7 @@ def test_progress(capsys, monkeypatch):
 
 @pytest.mark.parametrize('batches, message', [
     ([], 'expected images, got none'),
+    ([np.ones((0, 3))], 'expected images, got none'),
     (np.full((2, 3), np.nan), 'finite')])
 def test_images_of_no_use(batches, message):
     with pytest.raises(ValueError, match=message):
@@ -458,6 +459,13 @@ def test_images_of_no_use(batches, message):
 def test_networks_of_no_use(build):
     with pytest.raises(ValueError, match='one input, with weights'):
         fit_patterns(build(), values(2, 3))
+
+
+def test_layers_of_one_name():
+    net = L.DenseLayer(L.DenseLayer(network_input(3), 3, name='a'), 3,
+                       name='a')
+    with pytest.raises(ValueError, match=r"different names, got \['a', 'a'\]"):
+        fit_patterns(net, values(2, 3))
 
 
 def test_patterns_of_another_network():
