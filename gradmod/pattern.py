@@ -274,8 +274,8 @@ def fit_patterns(network, batches, batch_size=64, progress=False):
     the results to float32, and leaves out images that do not fill a batch.
 
     Sums over batches are in float64, those within one in the network's dtype.
-    Memory does not grow with the number of images. It takes about 3 times the
-    forward passes: two more products of the size of each layer.
+    Memory does not grow with the number of images. It takes 3 to 3.5 times
+    the forward passes: two more products of the size of each layer.
 
     Examples
     --------

@@ -1,13 +1,15 @@
 """What it takes to fit patterns, beside the forward passes alone.
 
 A network like VGG, of random weights, on noise of 64 x 64 pixels, one thread.
-Prints the CPU time of both so far, without what it takes to compile, and the
-largest memory so far, which should not grow with the images:
+Both are done in turns, batch by batch. Prints the CPU time of each so far,
+without what it takes to compile, and the largest memory so far, which should
+not grow with the images:
 
     OMP_NUM_THREADS=1 python tests/benchmarks/patterns.py --images 10000
 """
 import argparse
 import resource
+import time
 
 import gradmod  # noqa: F401  before Theano and Lasagne
 import lasagne
@@ -28,14 +30,18 @@ def build_network():
     return DenseLayer(DenseLayer(net, 512), 10, nonlinearity=None)
 
 
-def batches(count, size, marks):
-    """Noise; and the CPU time and memory before each batch and after all."""
+def batches(count, size, forward, marks):
+    """Noise; and the CPU time of `forward` and of what is done with each."""
     rng = np.random.RandomState(0)
-    for i in range(0, count + size, size):
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        marks.append((usage.ru_utime + usage.ru_stime, usage.ru_maxrss))
-        if i < count:
-            yield rng.rand(min(size, count - i), 3, 64, 64).astype('float32')
+    for i in range(0, count, size):
+        batch = rng.rand(min(size, count - i), 3, 64, 64).astype('float32')
+        times = [time.process_time()]
+        forward(batch)
+        times.append(time.process_time())
+        yield batch
+        times.append(time.process_time())
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        marks.append((*np.diff(times), len(batch), memory / 1024))
 
 
 def main():
@@ -51,18 +57,14 @@ def main():
     network = build_network()
     x = get_all_layers(network)[0].input_var
     forward = theano.function([x], get_output(network, deterministic=True))
-    plain, fit = [], []
-    for batch in batches(args.images, args.batch, plain):
-        forward(batch)
-    fit_patterns(network, batches(args.images, args.batch, fit))
-    print('| images | forward passes | fit | ratio | memory of both |\n'
+    marks = []
+    fit_patterns(network, batches(args.images, args.batch, forward, marks))
+    print('| images | forward passes | fit | ratio | memory |\n'
           '|---|---|---|---|---|')
-    steps = np.linspace(0, len(plain) - 1, min(len(plain), 6)).astype(int)
-    for i in steps[1:]:
-        a, b = [marks[i][0] - marks[0][0] for marks in (plain, fit)]
-        print(f'| {min(i * args.batch, args.images)} | {a:.0f} s | {b:.0f} s '
-              f'| {b / a:.2f} | {plain[i][1] / 1024:.0f}, '
-              f'{fit[i][1] / 1024:.0f} MB |')
+    for i in np.linspace(0, len(marks), min(len(marks), 5) + 1)[1:]:
+        plain, fit, count, _ = np.sum(marks[:int(i)], axis=0)
+        print(f'| {count:.0f} | {plain:.0f} s | {fit:.0f} s '
+              f'| {fit / plain:.2f} | {marks[int(i) - 1][3]:.0f} MB |')
 
 
 if __name__ == '__main__':
