@@ -1,6 +1,6 @@
 """Make ``import theano`` and ``import lasagne`` work on this installation.
 
-``import gradmod`` runs this module first. Four troubles are met here, each
+``import gradmod`` runs this module first. Five troubles are met here, each
 only where it would strike:
 
 1. numpy 1.22 and later lack what Theano reads there to find a BLAS: ``import
@@ -13,6 +13,9 @@ only where it would strike:
    is told that it is not there, and takes its own Python version.
 4. Lasagne 0.1 imports ``theano.tensor.signal.downsample``, which Theano 0.9
    dropped. A stand-in takes its place.
+5. Lasagne imports ``MRG_RandomStreams``, which Theano-PyMC, the other
+   distribution of the package ``theano``, calls ``MRG_RandomStream``. It gets
+   its old name, too.
 
 Where the user has set ``blas.ldflags``, that stands, and where Theano has been
 imported already, the first two are too late. `actions` says what was done,
@@ -41,13 +44,25 @@ def settings_files():
     return [os.path.expanduser(name) for name in files.split(os.pathsep)]
 
 
+def is_pymc():
+    """Whether the package ``theano`` is that of Theano-PyMC."""
+    spec = importlib.util.find_spec('theano')
+    return any(os.path.exists(f'{folder}/graph') for folder in
+               spec and spec.submodule_search_locations or ())
+
+
+def blas_flag():
+    """How ``THEANO_FLAGS`` spells ``blas.ldflags``."""
+    return 'blas__ldflags' if is_pymc() else 'blas.ldflags'
+
+
 def user_setting():
     """Where the user has set ``blas.ldflags``; None if nowhere.
 
     Settings that Theano cannot read raise the same error here.
     """
     flags = os.environ.get('THEANO_FLAGS', '')
-    if re.search(r'(^|[^\\],)[\s"\']*blas\.ldflags=', flags):
+    if re.search(rf'(^|[^\\],)[\s"\']*{re.escape(blas_flag())}=', flags):
         return 'THEANO_FLAGS'
     parser = configparser.RawConfigParser()
     found = parser.read(settings_files())
@@ -158,7 +173,7 @@ def import_theano(ldflags):
     compile for another BLAS.
     """
     before = os.environ.get('THEANO_FLAGS')
-    os.environ['THEANO_FLAGS'] = f'blas.ldflags={ldflags},{before or ""}'
+    os.environ['THEANO_FLAGS'] = f'{blas_flag()}={ldflags},{before or ""}'
     # An import that failed earlier has left modules that have read the old
     # value (in a notebook: `import theano`, an error, then `import gradmod`).
     for name in [name for name in sys.modules if name.startswith('theano.')]:
@@ -208,6 +223,15 @@ def set_downsample():
     return f'Added {name} for Lasagne 0.1: import gradmod before lasagne.'
 
 
+def set_streams():
+    """Meet the fifth trouble, and say so if it was there."""
+    if not is_pymc():
+        return None
+    from theano.sandbox import rng_mrg
+    rng_mrg.MRG_RandomStreams = rng_mrg.MRG_RandomStream
+    return 'Added MRG_RandomStreams for Lasagne: import gradmod before lasagne.'
+
+
 def advise(error, package='theano'):
     """What keeps a package from being imported, and what to do about it."""
     for name in package, 'theano', 'numpy', 'scipy':
@@ -233,6 +257,7 @@ try:
     ldflags, reason = choose_blas()
     if ldflags is not None:
         import_theano(ldflags)
-    actions = tuple(filter(None, (reason, set_scan(), set_downsample())))
+    actions = tuple(filter(None, (reason, set_scan(), set_downsample(),
+                                  set_streams())))
 except Exception as error:
     raise ImportError(advise(error)) from error

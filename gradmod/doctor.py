@@ -18,6 +18,7 @@ import theano
 import theano.tensor as T
 
 from . import __version__, compat
+from ._theano import ldflags
 from .rules import GuidedBackprop
 
 RESULT = 'gradmod self-test: '  # before it, among whatever Theano prints
@@ -44,7 +45,7 @@ def gather():
         'scipy': getattr(sys.modules.get('scipy'), '__version__', None),
         'python': platform.python_version(), 'interpreter': sys.executable,
         'cxx': config.cxx, 'compiler': compiler(),
-        'blas.ldflags': config.blas.ldflags, 'device': config.device,
+        'blas.ldflags': ldflags(), 'device': config.device,
         'floatX': config.floatX, 'compiledir': config.compiledir,
         'compat': list(compat.actions),
         'theanorc': lines}

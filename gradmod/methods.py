@@ -20,7 +20,7 @@ import numpy as np
 import theano
 import theano.tensor as T
 
-from ._theano import DimShuffle, randomstate_constructor, raw_random
+from ._theano import DimShuffle, normal
 from .errors import check_count, describe, is_float_tensor
 from .graphs import conform, walk
 from .rules import GuidedBackprop
@@ -145,9 +145,8 @@ def smoothgrad(score, x, samples=50, sigma=.15, seed=0):
        Noise by Adding Noise. arXiv:1706.03825.
     """
     check_count('samples', samples)
-    generator = randomstate_constructor(np.random.RandomState(seed))
     size = (samples,) + tuple(x.shape[i] for i in range(1, x.ndim))
-    _, noise = raw_random.normal(generator, size, ndim=x.ndim, dtype=x.dtype)
+    noise = normal(np.random.RandomState(seed), size, x.dtype)
     axes = tuple(range(1, x.ndim))
     scale = T.constant(np.asarray(sigma, x.dtype)) * (
         x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True))

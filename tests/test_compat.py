@@ -17,7 +17,8 @@ from gradmod import compat
 
 import theano
 import theano.tensor as T
-from theano.gof.graph import is_same_graph
+
+from .internals import SCAN_EXTENSION, is_same_graph
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(compat.__file__)))
 QUICK = 'cxx=,'  # a Theano that compiles nothing, where BLAS is not the point

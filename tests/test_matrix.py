@@ -25,15 +25,15 @@ import pytest
 import theano
 import theano.tensor as T
 from theano.compile.nanguardmode import NanGuardMode
-from theano.configparser import change_flags
-from theano.gof.vm import VM_Linker
 from theano.gradient import DisconnectedInputError
 from theano.ifelse import ifelse
 
 import gradmod
 from gradmod import DeconvNet, GuidedBackprop, ModifiedBackprop, ZeroBackprop
+from gradmod._theano import OpFromGraph, change_flags
 
 from . import reference
+from .internals import VM_Linker
 from .test_op import is_opaque
 
 relu = lasagne.nonlinearities.rectify
@@ -390,7 +390,7 @@ def nested(p):
 def inside_op_from_graph(p):
     inputs = [p.x, p.u] + p.parameters[1:]
     for options in {}, {'inline': True}:
-        op = theano.OpFromGraph(inputs, [p.y], **options)
+        op = OpFromGraph(inputs, [p.y], **options)
         y = op(*inputs)
         got = theano.grad((p.c * y).sum(), inputs)
         p.check([y] + got, [p.case.value(p.Z, p.U)] + [

@@ -10,15 +10,16 @@ import pytest
 import theano
 import theano.tensor as T
 from lasagne.layers import InputLayer, NonlinearityLayer
-from theano.configparser import change_flags
 from theano.ifelse import ifelse
 
 import gradmod
 from gradmod import (DeepLiftRescale, GuidedBackprop, ZeroBackprop, methods,
                      saliency_map)
+from gradmod._theano import OpFromGraph, change_flags
 from gradmod.saliency import compile_saliency_function
 
 from . import reference
+from .internals import RandomStreams, VM_Linker, generic
 from .models import (CLASSES, LABELS, OPTIONS, RULES, X, Model, close,
                      compiled, convnet, mlp, restated)
 
@@ -64,13 +65,13 @@ def test_givens_reach_what_the_random_numbers_need(weights):
     # Keras' way: one graph for training and test, and a variable that says
     # which; the update of the random numbers has it in its graph, too.
     x, training = T.dmatrix('x'), T.bscalar('training')
-    stream = T.shared_randomstreams.RandomStreams(0)
+    stream = RandomStreams(0)
     (A, a), (B, b), (C, c) = weights
     h = T.nnet.relu(T.dot(x, A) + a)
     h = ifelse(training, 2 * h, h)
-    h = ifelse(training, h * stream.uniform(h.shape), h)
+    h = ifelse(training, h * stream.uniform(size=h.shape), h)
     h = T.dot(T.nnet.relu(T.dot(h, B) + b), C) + c
-    lazy = theano.Mode(theano.gof.vm.VM_Linker(c_thunks=False, use_cloop=False),
+    lazy = theano.Mode(VM_Linker(c_thunks=False, use_cloop=False),
                        'fast_compile')
     for rule, numbers in RULES.items():
         f = compile_saliency_function(
@@ -339,7 +340,7 @@ def test_a_method_that_returns_one_map_for_all(net):
 
 
 def test_a_method_that_returns_no_tensor(net):
-    for result in theano.gof.generic(), theano.scalar.float64(), T.dscalar():
+    for result in generic(), theano.scalar.float64(), T.dscalar():
         with pytest.raises(TypeError, match='method to return a tensor'):
             saliency_map(net, method=lambda score, x: result)
 
@@ -436,7 +437,7 @@ def test_a_baseline_for_each_sample_is_refused(net):
 
 def test_random_draws_are_named():
     x, training = T.dmatrix('x'), T.bscalar('training')
-    draw = T.shared_randomstreams.RandomStreams(0).uniform(x.shape)
+    draw = RandomStreams(0).uniform(size=x.shape)
     for function in compiled, saliency_map:
         with pytest.warns(UserWarning, match='random draws, of Random') as seen:
             function(x * draw, input_var=x)
@@ -462,7 +463,7 @@ def test_random_draws_are_named():
 class Recipe:
     def __call__(self, x):
         z = x.type()
-        op = theano.OpFromGraph([z], [T.nnet.relu(z)])
+        op = OpFromGraph([z], [T.nnet.relu(z)])
         op.grad = lambda inputs, out_grads: out_grads
         return op(x)
 
