@@ -13,9 +13,8 @@ only where it would strike:
    is told that it is not there, and takes its own Python version.
 4. Lasagne 0.1 imports ``theano.tensor.signal.downsample``, which Theano 0.9
    dropped. A stand-in takes its place.
-5. Lasagne imports ``MRG_RandomStreams``, which Theano-PyMC, the other
-   distribution of the package ``theano``, calls ``MRG_RandomStream``. It gets
-   its old name, too.
+5. Theano-PyMC, the other distribution of the package ``theano``, has other
+   names for four things that Lasagne uses. They get their old ones, too.
 
 Where the user has set ``blas.ldflags``, that stands, and where Theano has been
 imported already, the first two are too late. `actions` says what was done,
@@ -223,13 +222,20 @@ def set_downsample():
     return f'Added {name} for Lasagne 0.1: import gradmod before lasagne.'
 
 
-def set_streams():
+def set_old_names():
     """Meet the fifth trouble, and say so if it was there."""
     if not is_pymc():
         return None
+    import theano
+    from theano.graph.basic import Variable, graph_inputs
     from theano.sandbox import rng_mrg
     rng_mrg.MRG_RandomStreams = rng_mrg.MRG_RandomStream
-    return 'Added MRG_RandomStreams for Lasagne: import gradmod before lasagne.'
+    theano.Variable = Variable
+    # An attribute alone: who imports theano.gof to tell the two apart still can.
+    theano.gof = types.SimpleNamespace(
+        Variable=Variable, graph=types.SimpleNamespace(inputs=graph_inputs))
+    return ('Gave Theano-PyMC the names that Lasagne uses: import gradmod '
+            'before lasagne.')
 
 
 def advise(error, package='theano'):
@@ -258,6 +264,6 @@ try:
     if ldflags is not None:
         import_theano(ldflags)
     actions = tuple(filter(None, (reason, set_scan(), set_downsample(),
-                                  set_streams())))
+                                  set_old_names())))
 except Exception as error:
     raise ImportError(advise(error)) from error

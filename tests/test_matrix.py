@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
+from theano.compile.debugmode import DebugMode
 from theano.compile.nanguardmode import NanGuardMode
 from theano.gradient import DisconnectedInputError
 from theano.ifelse import ifelse
@@ -479,7 +480,7 @@ C = theano.Mode('cvm', 'fast_run')
 MODES = {
     'FAST_RUN': 'FAST_RUN', 'FAST_COMPILE': 'FAST_COMPILE',
     'NanGuardMode': 'NanGuardMode',
-    'DebugMode py': theano.compile.DebugMode(
+    'DebugMode py': DebugMode(
         check_c_code=False, stability_patience=1),
     'NanGuardMode None': NanGuardMode(True, True, True, optimizer=None)}
 MODES.update((' '.join(map(str, names)), theano.Mode(*names)) for names in [

@@ -11,6 +11,7 @@ import theano
 import theano.tensor as T
 from lasagne.layers import InputLayer, NonlinearityLayer
 from theano.ifelse import ifelse
+from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import gradmod
 from gradmod import (DeepLiftRescale, GuidedBackprop, ZeroBackprop, methods,
@@ -65,7 +66,7 @@ def test_givens_reach_what_the_random_numbers_need(weights):
     # Keras' way: one graph for training and test, and a variable that says
     # which; the update of the random numbers has it in its graph, too.
     x, training = T.dmatrix('x'), T.bscalar('training')
-    stream = RandomStreams(0)
+    stream = MRG_RandomStreams(0)
     (A, a), (B, b), (C, c) = weights
     h = T.nnet.relu(T.dot(x, A) + a)
     h = ifelse(training, 2 * h, h)
@@ -294,7 +295,7 @@ def test_maps_of_zeros_and_nan_are_counted(net):
     images = np.array([[1., 2], [0, 0], [3, 0]])
     with pytest.warns(UserWarning, match='of 3 maps 0 .* and 2 are') as seen:
         f(images, [0, 1, 1], batch_size=1)
-    assert len(seen) == 1
+    assert sum(w.category is UserWarning for w in seen) == 1
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         f(images[:1])
@@ -439,7 +440,7 @@ def test_random_draws_are_named():
     x, training = T.dmatrix('x'), T.bscalar('training')
     draw = RandomStreams(0).uniform(size=x.shape)
     for function in compiled, saliency_map:
-        with pytest.warns(UserWarning, match='random draws, of Random') as seen:
+        with pytest.warns(UserWarning, match='random draws, of (Random|uni)') as seen:
             function(x * draw, input_var=x)
         assert sum(w.category is UserWarning for w in seen) == 1
     dropout = lasagne.layers.DropoutLayer(InputLayer((None, 2), x))
