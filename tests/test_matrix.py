@@ -842,6 +842,6 @@ def test_verify_grad_of_two_inputs():
     rng = np.random.RandomState(0)
     theano.gradient.verify_grad(F, [POINTS, POINTS[::-1]], rng=rng, mode=PY)
     theano.gradient.verify_grad(F, [POINTS, POINTS[:1, :1]], rng=rng, mode=PY)
-    with pytest.raises(theano.gradient.verify_grad.E_grad):
+    with pytest.raises(theano.gradient.GradientError):
         theano.gradient.verify_grad(CASES['binary'].new('float64'),
                                     [POINTS, POINTS], rng=rng, mode=PY)
