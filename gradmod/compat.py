@@ -43,11 +43,23 @@ def settings_files():
     return [os.path.expanduser(name) for name in files.split(os.pathsep)]
 
 
+def theano_folders():
+    """Where the package ``theano`` is, which need not be importable."""
+    spec = importlib.util.find_spec('theano')
+    return map(Path, spec and spec.submodule_search_locations or ())
+
+
 def is_pymc():
     """Whether the package ``theano`` is that of Theano-PyMC."""
-    spec = importlib.util.find_spec('theano')
-    return any(os.path.exists(f'{folder}/graph') for folder in
-               spec and spec.submodule_search_locations or ())
+    return any(b'config.change_flags' in path.read_bytes()
+               for folder in theano_folders()
+               for path in folder.glob('__init__.py'))
+
+
+def is_overwritten():
+    """Whether Theano is installed over Theano-PyMC: nothing compiles then."""
+    return not is_pymc() and any((folder / 'graph').exists()
+                                 for folder in theano_folders())
 
 
 def blas_flag():
@@ -245,6 +257,10 @@ def advise(error, package='theano'):
         if spec and not spec.submodule_search_locations:
             return (f'{spec.origin} hides the package {name}. Rename that '
                     'file, or run this in another folder.')
+    if is_overwritten():
+        return ('Theano was installed over Theano-PyMC, which breaks both. What '
+                f'to do: "{sys.executable}" -m pip uninstall -y Theano '
+                'Theano-PyMC, and then install one of them.')
     pip = f'What to do: "{sys.executable}" -m pip install "numpy<1.24"'
     numpy = getattr(sys.modules.get('numpy'), '__version__', '0')
     if [int(n) for n in numpy.split('.')[:2]] >= [1, 24]:
@@ -260,6 +276,8 @@ def advise(error, package='theano'):
 
 
 try:
+    if is_overwritten():
+        raise RuntimeError('both Theano and Theano-PyMC')
     ldflags, reason = choose_blas()
     if ldflags is not None:
         import_theano(ldflags)

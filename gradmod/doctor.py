@@ -8,10 +8,12 @@ import importlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import theano
@@ -34,6 +36,16 @@ def compiler():
         errors='replace').stdout.split('\n')[0])
 
 
+def distributions():
+    """Those that the package ``theano`` is installed from, with versions."""
+    name = re.compile(r'(theano(?:[-_]pymc)?)-([^-]+?)(-py[\d.]+)?\.(dist|egg)-info',
+                      re.IGNORECASE)
+    matches = [name.fullmatch(path.name)
+               for path in Path(theano.__file__).parents[1].iterdir()]
+    return sorted(f'{match.group(1).replace("_", "-")} {match.group(2)}'
+                  for match in matches if match)
+
+
 def gather():
     """The facts, by name."""
     config, lines = theano.config, None
@@ -41,6 +53,7 @@ def gather():
         lines = f'[blas]\nldflags = {compat.ldflags}'
     return {
         'gradmod': __version__, 'theano': theano.__version__,
+        'distribution': distributions(),
         'lasagne': None, 'numpy': np.__version__,
         'scipy': getattr(sys.modules.get('scipy'), '__version__', None),
         'python': platform.python_version(), 'interpreter': sys.executable,
@@ -129,7 +142,7 @@ def explain(error, facts):
         return (f'The compiler does not link with blas.ldflags = {flags}, '
                 f'{where}. Mend that; without it gradmod looks for a BLAS.')
     return (f'The self-test did not end. {error} -- Try it without a BLAS: '
-            'THEANO_FLAGS=blas.ldflags= and with a fresh folder for compiled '
+            f'THEANO_FLAGS={compat.blas_flag()}= and with a fresh folder for compiled '
             'code: THEANO_FLAGS=base_compiledir=FOLDER')
 
 
@@ -139,7 +152,7 @@ def judge(test):
     if not plain <= test['tolerance']:
         return ['Theano\'s plain gradient differs from numpy\'s by '
                 f'{plain:.2g} of the largest value. Suspect the BLAS: try '
-                'THEANO_FLAGS=blas.ldflags= (none).']
+                f'THEANO_FLAGS={compat.blas_flag()}= (none).']
     if not guided <= test['tolerance']:
         return ['The override is not used: guided backprop differs from '
                 f'numpy\'s by {guided:.2g} of the largest value. This should '
@@ -156,6 +169,11 @@ def remarks(facts):
     elif not facts['blas.ldflags']:
         found.append('No BLAS: dense layers and convolutions are slower. '
                      'Install one, such as libopenblas-dev, or scipy<1.12.')
+    if len(facts['distribution']) > 1:
+        found.append(f'{" and ".join(facts["distribution"])} have put their files '
+                     'into one folder: neither can be upgraded or uninstalled '
+                     f'alone. Uninstall both: "{sys.executable}" -m pip '
+                     'uninstall -y Theano Theano-PyMC, and install one again.')
     gpu = sys.modules.get('theano.gpuarray')
     if (facts['device'].startswith(('cuda', 'opencl'))
             and not getattr(gpu, 'pygpu_activated', False)):
