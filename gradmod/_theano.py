@@ -1,8 +1,7 @@
 """What Theano does not export, by the names that gradmod uses.
 
-No other module knows where Theano keeps these, nor which Theano it is: of
-Theano and Theano-PyMC, both of which are the package ``theano``, only one has
-``theano.gof``.
+No other module but `compat` knows where these are, nor which distribution the
+package ``theano`` is from: Theano or Theano-PyMC.
 """
 from functools import wraps
 
@@ -20,9 +19,7 @@ from theano.tensor.opt import Assert  # noqa: F401
 from theano.tensor.var import (  # noqa: F401
     _tensor_py_operators as TensorVariable)
 
-try:
-    import theano.gof  # noqa: F401
-except ImportError:  # Theano-PyMC
+if hasattr(config, 'change_flags'):  # Theano-PyMC
     from theano.graph.basic import (Apply, Constant, Variable,  # noqa: F401
                                     ancestors, equal_computations,
                                     graph_inputs, io_toposort)
@@ -44,10 +41,6 @@ except ImportError:  # Theano-PyMC
         return lambda f: opt.local_optimizer(ops)(
             wraps(f)(lambda *args: f(args[-1])))
 
-    def ldflags():
-        """The flags with which Theano links a BLAS."""
-        return config.blas__ldflags
-
     def normal(generator, size, dtype):
         """Draws from N(0, 1) that a ``numpy.random.RandomState`` makes."""
         return NormalRV(dtype=dtype)(
@@ -64,9 +57,6 @@ else:
     from theano.scan_module.scan_utils import equal_computations  # noqa: F401
     from theano.tensor.raw_random import normal as raw_normal
     from theano.tensor.shared_randomstreams import randomstate_constructor
-
-    def ldflags():
-        return config.blas.ldflags
 
     def normal(generator, size, dtype):
         return raw_normal(randomstate_constructor(generator), size,

@@ -258,8 +258,8 @@ def advise(error, package='theano'):
             return (f'{spec.origin} hides the package {name}. Rename that '
                     'file, or run this in another folder.')
     if is_overwritten():
-        return ('Theano was installed over Theano-PyMC, which breaks both. What '
-                f'to do: "{sys.executable}" -m pip uninstall -y Theano '
+        return ('Theano was installed over Theano-PyMC, which breaks both. '
+                f'What to do: "{sys.executable}" -m pip uninstall -y Theano '
                 'Theano-PyMC, and then install one of them.')
     pip = f'What to do: "{sys.executable}" -m pip install "numpy<1.24"'
     numpy = getattr(sys.modules.get('numpy'), '__version__', '0')

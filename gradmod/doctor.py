@@ -20,7 +20,6 @@ import theano
 import theano.tensor as T
 
 from . import __version__, compat
-from ._theano import ldflags
 from .rules import GuidedBackprop
 
 RESULT = 'gradmod self-test: '  # before it, among whatever Theano prints
@@ -37,13 +36,10 @@ def compiler():
 
 
 def distributions():
-    """Those that the package ``theano`` is installed from, with versions."""
-    name = re.compile(r'(theano(?:[-_]pymc)?)-([^-]+?)(-py[\d.]+)?\.(dist|egg)-info',
-                      re.IGNORECASE)
-    matches = [name.fullmatch(path.name)
-               for path in Path(theano.__file__).parents[1].iterdir()]
-    return sorted(f'{match.group(1).replace("_", "-")} {match.group(2)}'
-                  for match in matches if match)
+    """Those that the package ``theano`` was installed from, by their versions."""
+    named = [re.match(r'(theano(?:[-_]pymc)?-[\d.]*\d).*-info$', path.name, re.I)
+             for path in Path(theano.__file__).parents[1].iterdir()]
+    return sorted(match.group(1) for match in named if match)
 
 
 def gather():
@@ -58,7 +54,7 @@ def gather():
         'scipy': getattr(sys.modules.get('scipy'), '__version__', None),
         'python': platform.python_version(), 'interpreter': sys.executable,
         'cxx': config.cxx, 'compiler': compiler(),
-        'blas.ldflags': ldflags(), 'device': config.device,
+        'blas.ldflags': config.blas.ldflags, 'device': config.device,
         'floatX': config.floatX, 'compiledir': config.compiledir,
         'compat': list(compat.actions),
         'theanorc': lines}
@@ -142,8 +138,8 @@ def explain(error, facts):
         return (f'The compiler does not link with blas.ldflags = {flags}, '
                 f'{where}. Mend that; without it gradmod looks for a BLAS.')
     return (f'The self-test did not end. {error} -- Try it without a BLAS: '
-            f'THEANO_FLAGS={compat.blas_flag()}= and with a fresh folder for compiled '
-            'code: THEANO_FLAGS=base_compiledir=FOLDER')
+            f'THEANO_FLAGS={compat.blas_flag()}= and with a fresh folder for '
+            'compiled code: THEANO_FLAGS=base_compiledir=FOLDER')
 
 
 def judge(test):
@@ -170,10 +166,10 @@ def remarks(facts):
         found.append('No BLAS: dense layers and convolutions are slower. '
                      'Install one, such as libopenblas-dev, or scipy<1.12.')
     if len(facts['distribution']) > 1:
-        found.append(f'{" and ".join(facts["distribution"])} have put their files '
-                     'into one folder: neither can be upgraded or uninstalled '
-                     f'alone. Uninstall both: "{sys.executable}" -m pip '
-                     'uninstall -y Theano Theano-PyMC, and install one again.')
+        found.append(' and '.join(facts['distribution']) + ' share one folder: '
+                     'to upgrade or uninstall one breaks the other. What to '
+                     f'do: "{sys.executable}" -m pip uninstall -y Theano '
+                     'Theano-PyMC, and then install one of them.')
     gpu = sys.modules.get('theano.gpuarray')
     if (facts['device'].startswith(('cuda', 'opencl'))
             and not getattr(gpu, 'pygpu_activated', False)):

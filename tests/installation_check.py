@@ -203,7 +203,7 @@ def main(folder, order='--gradmod-first'):
         'numpy': np.__version__, 'scipy': scipy.__version__,
         'lasagne': lasagne.__version__, 'floatX': dtype,
         'device': theano.config.device, 'mode': theano.config.mode,
-        'cxx': theano.config.cxx, 'ldflags': gradmod._theano.ldflags(),
+        'cxx': theano.config.cxx, 'ldflags': theano.config.blas.ldflags,
         'compiledir': theano.config.compiledir,
         'compat': gradmod.compat.actions, 'distances': distances}))
 

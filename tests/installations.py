@@ -64,13 +64,14 @@ ldflags =
 class Row:
     """One way to install gradmod and to run it.
 
-    `pins` go to pip beside the project, `first` to pip before it, and `then`
-    afterwards, without what they require. `flags` are Theano's, with {folder} for the row's.
-    `prepare` is called with the `Installation` before it is used. `expect`
-    gives values that the check has to print; for 'blas', 'found' (an OpenBLAS,
-    the default), 'not in wheels' or 'none'. `error` is what the check and the
-    doctor end with, or for an `unsupported` Python pip. The check is run by as
-    many processes at once as `together` says, each with `arguments`.
+    `pins` go to pip beside the project, `first` before it, and `then` to pip
+    afterwards, without what it requires. `flags` are Theano's, with {folder}
+    for the row's. `prepare` is called with the `Installation` before it is
+    used. `expect` gives values that the check has to print; for 'blas', 'found'
+    (an OpenBLAS, the default), 'not in wheels' or 'none'. `error` is what the
+    check and the doctor end with, or for an `unsupported` Python pip. The check
+    is run by as many processes at once as `together` says, each with
+    `arguments`.
     """
 
     def __init__(self, name, version, pins=(), first=(), then=(), flags='',

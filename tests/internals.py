@@ -1,9 +1,9 @@
 """What tests use of Theano besides `gradmod._theano`, in Theano-PyMC, too."""
 import re
 
-try:
-    import theano.gof  # noqa: F401
-except ImportError:  # Theano-PyMC
+import theano
+
+if hasattr(theano.config, 'change_flags'):  # Theano-PyMC
     from theano.compile.function.types import Function  # noqa: F401
     from theano.graph.op import COp  # noqa: F401
     from theano.graph.toolbox import is_same_graph  # noqa: F401

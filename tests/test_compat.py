@@ -28,8 +28,9 @@ QUICK = 'cxx=,'  # a Theano that compiles nothing, where BLAS is not the point
 PRELUDE = '''
 import json, os, sys
 def report(**results):
-    from gradmod import compat, _theano
-    print(json.dumps(dict(results, ldflags=_theano.ldflags(),
+    from gradmod import compat
+    import theano
+    print(json.dumps(dict(results, ldflags=theano.config.blas.ldflags,
                           flags=os.environ.get('THEANO_FLAGS'),
                           chosen=compat.ldflags, actions=compat.actions)))
 '''
@@ -411,6 +412,47 @@ if 'blas.ldflags' not in FLAGS:
     compat.import_theano('-L/a -lb')
     after = f'blas.ldflags=-L/a -lb,{before or ""}'
     assert sys.modules['theano'].FLAGS == os.environ['THEANO_FLAGS'] == after
+
+
+# Theano-PyMC
+
+@pytest.mark.parametrize('source, with_graph, flag, overwritten', [
+    ('', False, 'blas.ldflags', False),
+    ('', True, 'blas.ldflags', True),
+    ('change_flags = config.change_flags', True, 'blas__ldflags', False),
+])
+def test_is_pymc(unset, monkeypatch, package, source, with_graph, flag,
+                 overwritten):
+    folder = package('theano', __init__='if 0:\n ' + (source or 'pass'))
+    if with_graph:
+        (folder / 'graph').mkdir()
+    assert compat.is_pymc() == (flag == 'blas__ldflags')
+    assert compat.is_overwritten() == overwritten
+    advice = compat.advise(RuntimeError('any'))
+    assert ('uninstall -y Theano Theano-PyMC' in advice) == overwritten
+    compat.import_theano('-lb')
+    assert os.environ['THEANO_FLAGS'] == f'{flag}=-lb,'
+    for name in 'blas.ldflags', 'blas__ldflags':
+        monkeypatch.setenv('THEANO_FLAGS', f'{name}=-lb')
+        assert compat.user_setting() == (
+            'THEANO_FLAGS' if name == flag else None)
+
+
+def test_theano_over_theano_pymc_is_refused(start, package, tmp_path):
+    (package('theano') / 'graph').mkdir()
+    status, _, err = start('-c', 'import gradmod', PYTHONPATH=os.pathsep.join(
+        [str(tmp_path / 'site'), ROOT]))
+    assert status == 1 and err.splitlines()[-1].startswith(
+        'ImportError: Theano was installed over Theano-PyMC')
+
+
+def test_names_for_lasagne():
+    from theano.sandbox.rng_mrg import MRG_RandomStreams
+    x, y = T.vectors('xy')
+    assert isinstance(x, theano.Variable)
+    assert isinstance(x, theano.gof.Variable)
+    assert list(theano.gof.graph.inputs([T.exp(x) + y])) == [x, y]
+    assert MRG_RandomStreams(1).uniform((2,)).ndim == 1
 
 
 # Scan
