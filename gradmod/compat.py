@@ -205,8 +205,9 @@ def set_scan():
     helps whenever Theano itself was imported.
     """
     import theano
-    ext = 'theano.scan_module.scan_perform_ext'
-    source = Path(theano.__file__).parent / 'scan_module/c_code/scan_perform.c'
+    name = 'scan' if is_pymc() else 'scan_module'
+    ext = f'theano.{name}.scan_perform_ext'
+    source = Path(theano.__file__).parent / name / 'c_code/scan_perform.c'
     if (sys.version_info < (3, 11) or ext in sys.modules or not source.exists()
             or b'#include "longintrepr.h"' not in source.read_bytes()):
         return None

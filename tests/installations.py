@@ -31,7 +31,6 @@ ROOT = os.path.dirname(HERE)
 CHECK = os.path.join(HERE, 'installation_check.py')
 VERSIONS = [f'3.{minor}' for minor in range(6, 14)]
 UNSUPPORTED = ['3.12', '3.13']
-PYMC = ['3.6', '3.7', '3.8', '3.9']  # where Theano-PyMC 1.1.2 works
 WORKS = 'gradmod works here.'
 
 # The oldest numpy and scipy within the bounds of setup.py that have a wheel.
@@ -213,11 +212,10 @@ def all_rows(versions):
             'Theano==1.0.5', f'numpy=={OLDEST[version][0]}',
             f'scipy=={OLDEST[version][1]}']))
         rows.append(Row('newest', version, ['Theano==1.0.5']))
-        if version in PYMC:
-            rows.append(Row(
-                'beside Theano-PyMC', version, first=[
-                    'Theano-PyMC==1.1.2', 'filelock<3.4.2'],  # for Python 3.6
-                expect={'theano': '1.1.2'}))
+        rows.append(Row(
+            'beside Theano-PyMC', version, first=[
+                'Theano-PyMC==1.1.2', 'filelock<3.4.2'],  # for Python 3.6
+            expect={'theano': '1.1.2'}))
     for version in supported[:1] + supported[1:][-1:]:
         rows += [
             Row('no BLAS in wheels', version, prepare=hide_wheels,
@@ -250,11 +248,11 @@ def all_rows(versions):
 
 
 def gate_rows(versions):
-    """The oldest and the newest Python of Theano, Theano-PyMC, the next Python."""
+    """The oldest and the newest Python that Theano runs on, and the next."""
     supported = [v for v in versions if v in OLDEST]
     wanted = [f'{supported[0]} Theano 0.9', f'{supported[0]} oldest',
-              f'{supported[-1]} newest', f'{supported[-1]} Theano first']
-    wanted += [f'{v} beside Theano-PyMC' for v in supported if v in PYMC][-1:]
+              f'{supported[-1]} newest', f'{supported[-1]} Theano first',
+              f'{supported[-1]} beside Theano-PyMC']
     wanted += [f'{v} unsupported' for v in versions if v in UNSUPPORTED][:1]
     return [row for row in all_rows(versions) if row.name in wanted]
 

@@ -457,28 +457,28 @@ def test_names_for_lasagne():
 
 # Scan
 
-EXTENSION = 'theano.scan_module.scan_perform_ext'
-
-
+@pytest.mark.parametrize('name, init', [
+    ('scan_module', ''), ('scan', '# config.change_flags')])
 @pytest.mark.parametrize('version, source, told', [
     ((3, 11, 7), '#include "longintrepr.h"', True),
     ((3, 11, 7), '#include "mended.h"', False),
     ((3, 11, 7), None, False),
     ((3, 10, 13), '#include "longintrepr.h"', False),
 ])
-def test_set_scan(monkeypatch, package, version, source, told):
-    code = package('theano') / 'scan_module' / 'c_code'
+def test_set_scan(monkeypatch, package, version, source, told, name, init):
+    extension = f'theano.{name}.scan_perform_ext'
+    code = package('theano', __init__=init) / name / 'c_code'
     code.mkdir(parents=True)
     if source is not None:
         (code / 'scan_perform.c').write_text(source)
     monkeypatch.setattr(sys, 'version_info', version)
     sentence = compat.set_scan()
     if told:
-        assert sys.modules[EXTENSION] is None
+        assert sys.modules[extension] is None
         assert 'before a scan is compiled' in sentence
         assert compat.set_scan() is None  # once
     else:
-        assert EXTENSION not in sys.modules
+        assert extension not in sys.modules
         assert sentence is None
 
 

@@ -330,8 +330,8 @@ def test_compiler(tmp_path, monkeypatch):
 def test_distributions(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, 'theano', types.SimpleNamespace(
         __file__=str(tmp_path / 'theano' / '__init__.py')))
-    for name in ('theano', 'Theano_PyMC-1.1.2.dist-info', 'theano_lstm-0.1.dist-info',
-                 'Theano-1.0.5-py3.8.egg-info', 'Theano-1.0.4.txt'):
+    for name in ('theano', 'Theano_PyMC-1.1.2.dist-info', 'Theano-1.0.4.txt',
+                 'Theano-1.0.5-py3.8.egg-info', 'theano_lstm-0.1.dist-info'):
         (tmp_path / name).mkdir()
     assert doctor.distributions() == ['Theano-1.0.5', 'Theano_PyMC-1.1.2']
 
