@@ -2,6 +2,7 @@ import io
 import os
 import re
 import sys
+import sysconfig
 
 # The rest need not run on the Pythons that this turns away, but has to parse.
 if not (3, 6) <= sys.version_info[:2] < (3, 12):
@@ -33,6 +34,18 @@ def read(*path):
 version = re.search(r"^__version__ = '([^']+)'",
                     read('gradmod', '__init__.py'), re.M).group(1)
 
+
+def theano_pymc_is_here():
+    """Whether the environment has the other distribution of Theano's package.
+
+    pip knows no "or". What Theano-PyMC's users have is enough for gradmod, and
+    Theano would be put over it, file by file.
+    """
+    folder = sysconfig.get_path('purelib')
+    return os.path.isdir(folder) and any(
+        re.match('theano[-_]pymc-', name, re.I) for name in os.listdir(folder))
+
+
 # The bounds keep numpy where Theano works with it: from numpy 1.22 on it needs
 # the help of gradmod.compat, from 1.24 on it is broken. They keep scipy to
 # wheels with a BLAS inside that Theano can use.
@@ -43,9 +56,11 @@ py39 = '; python_version == "3.9"'
 py310 = '; python_version == "3.10"'
 py311 = '; python_version >= "3.11"'
 
-requirements = [
+theano = [] if theano_pymc_is_here() else [
     'Theano>=0.9,<1.1' + py36,
     'Theano==1.0.5; python_version >= "3.7"',
+]
+requirements = theano + [
     'Lasagne>=0.1',
     'six',
     'numpy>=1.16,<1.20' + py36,

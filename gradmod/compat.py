@@ -1,6 +1,6 @@
 """Make ``import theano`` and ``import lasagne`` work on this installation.
 
-``import gradmod`` runs this module first. Four troubles are met here, each
+``import gradmod`` runs this module first. Five troubles are met here, each
 only where it would strike:
 
 1. numpy 1.22 and later lack what Theano reads there to find a BLAS: ``import
@@ -13,6 +13,8 @@ only where it would strike:
    is told that it is not there, and takes its own Python version.
 4. Lasagne 0.1 imports ``theano.tensor.signal.downsample``, which Theano 0.9
    dropped. A stand-in takes its place.
+5. Theano-PyMC, the other distribution of the package ``theano``, has other
+   names for four things that Lasagne uses. They get their old ones, too.
 
 Where the user has set ``blas.ldflags``, that stands, and where Theano has been
 imported already, the first two are too late. `actions` says what was done,
@@ -41,13 +43,37 @@ def settings_files():
     return [os.path.expanduser(name) for name in files.split(os.pathsep)]
 
 
+def theano_folders():
+    """Where the package ``theano`` is, which need not be importable."""
+    spec = importlib.util.find_spec('theano')
+    return map(Path, spec and spec.submodule_search_locations or ())
+
+
+def is_pymc():
+    """Whether the package ``theano`` is that of Theano-PyMC."""
+    return any(b'config.change_flags' in path.read_bytes()
+               for folder in theano_folders()
+               for path in folder.glob('__init__.py'))
+
+
+def is_overwritten():
+    """Whether Theano is installed over Theano-PyMC: nothing compiles then."""
+    return not is_pymc() and any((folder / 'graph').exists()
+                                 for folder in theano_folders())
+
+
+def blas_flag():
+    """How ``THEANO_FLAGS`` spells ``blas.ldflags``."""
+    return 'blas__ldflags' if is_pymc() else 'blas.ldflags'
+
+
 def user_setting():
     """Where the user has set ``blas.ldflags``; None if nowhere.
 
     Settings that Theano cannot read raise the same error here.
     """
     flags = os.environ.get('THEANO_FLAGS', '')
-    if re.search(r'(^|[^\\],)[\s"\']*blas\.ldflags=', flags):
+    if re.search(rf'(^|[^\\],)[\s"\']*{re.escape(blas_flag())}=', flags):
         return 'THEANO_FLAGS'
     parser = configparser.RawConfigParser()
     found = parser.read(settings_files())
@@ -158,7 +184,7 @@ def import_theano(ldflags):
     compile for another BLAS.
     """
     before = os.environ.get('THEANO_FLAGS')
-    os.environ['THEANO_FLAGS'] = f'blas.ldflags={ldflags},{before or ""}'
+    os.environ['THEANO_FLAGS'] = f'{blas_flag()}={ldflags},{before or ""}'
     # An import that failed earlier has left modules that have read the old
     # value (in a notebook: `import theano`, an error, then `import gradmod`).
     for name in [name for name in sys.modules if name.startswith('theano.')]:
@@ -179,8 +205,9 @@ def set_scan():
     helps whenever Theano itself was imported.
     """
     import theano
-    ext = 'theano.scan_module.scan_perform_ext'
-    source = Path(theano.__file__).parent / 'scan_module/c_code/scan_perform.c'
+    name = 'scan' if is_pymc() else 'scan_module'
+    ext = f'theano.{name}.scan_perform_ext'
+    source = Path(theano.__file__).parent / name / 'c_code/scan_perform.c'
     if (sys.version_info < (3, 11) or ext in sys.modules or not source.exists()
             or b'#include "longintrepr.h"' not in source.read_bytes()):
         return None
@@ -208,6 +235,22 @@ def set_downsample():
     return f'Added {name} for Lasagne 0.1: import gradmod before lasagne.'
 
 
+def set_old_names():
+    """Meet the fifth trouble, and say so if it was there."""
+    if not is_pymc():
+        return None
+    import theano
+    from theano.graph.basic import Variable, graph_inputs
+    from theano.sandbox import rng_mrg
+    rng_mrg.MRG_RandomStreams = rng_mrg.MRG_RandomStream
+    theano.Variable = Variable
+    # An attribute alone: who imports theano.gof to tell the two apart still can.
+    theano.gof = types.SimpleNamespace(
+        Variable=Variable, graph=types.SimpleNamespace(inputs=graph_inputs))
+    return ('Gave Theano-PyMC the names that Lasagne uses: import gradmod '
+            'before lasagne.')
+
+
 def advise(error, package='theano'):
     """What keeps a package from being imported, and what to do about it."""
     for name in package, 'theano', 'numpy', 'scipy':
@@ -215,6 +258,10 @@ def advise(error, package='theano'):
         if spec and not spec.submodule_search_locations:
             return (f'{spec.origin} hides the package {name}. Rename that '
                     'file, or run this in another folder.')
+    if is_overwritten():
+        return ('Theano was installed over Theano-PyMC, which breaks both. '
+                f'What to do: "{sys.executable}" -m pip uninstall -y Theano '
+                'Theano-PyMC, and then install one of them.')
     pip = f'What to do: "{sys.executable}" -m pip install "numpy<1.24"'
     numpy = getattr(sys.modules.get('numpy'), '__version__', '0')
     if [int(n) for n in numpy.split('.')[:2]] >= [1, 24]:
@@ -230,9 +277,12 @@ def advise(error, package='theano'):
 
 
 try:
+    if is_overwritten():
+        raise RuntimeError('both Theano and Theano-PyMC')
     ldflags, reason = choose_blas()
     if ldflags is not None:
         import_theano(ldflags)
-    actions = tuple(filter(None, (reason, set_scan(), set_downsample())))
+    actions = tuple(filter(None, (reason, set_scan(), set_downsample(),
+                                  set_old_names())))
 except Exception as error:
     raise ImportError(advise(error)) from error

@@ -8,10 +8,12 @@ import importlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import theano
@@ -33,6 +35,13 @@ def compiler():
         errors='replace').stdout.split('\n')[0])
 
 
+def distributions():
+    """Those that the package ``theano`` was installed from, by their versions."""
+    named = [re.match(r'(theano(?:[-_]pymc)?-[\d.]*\d).*-info$', path.name, re.I)
+             for path in Path(theano.__file__).parents[1].iterdir()]
+    return sorted(match.group(1) for match in named if match)
+
+
 def gather():
     """The facts, by name."""
     config, lines = theano.config, None
@@ -40,6 +49,7 @@ def gather():
         lines = f'[blas]\nldflags = {compat.ldflags}'
     return {
         'gradmod': __version__, 'theano': theano.__version__,
+        'distribution': distributions(),
         'lasagne': None, 'numpy': np.__version__,
         'scipy': getattr(sys.modules.get('scipy'), '__version__', None),
         'python': platform.python_version(), 'interpreter': sys.executable,
@@ -128,8 +138,8 @@ def explain(error, facts):
         return (f'The compiler does not link with blas.ldflags = {flags}, '
                 f'{where}. Mend that; without it gradmod looks for a BLAS.')
     return (f'The self-test did not end. {error} -- Try it without a BLAS: '
-            'THEANO_FLAGS=blas.ldflags= and with a fresh folder for compiled '
-            'code: THEANO_FLAGS=base_compiledir=FOLDER')
+            f'THEANO_FLAGS={compat.blas_flag()}= and with a fresh folder for '
+            'compiled code: THEANO_FLAGS=base_compiledir=FOLDER')
 
 
 def judge(test):
@@ -138,7 +148,7 @@ def judge(test):
     if not plain <= test['tolerance']:
         return ['Theano\'s plain gradient differs from numpy\'s by '
                 f'{plain:.2g} of the largest value. Suspect the BLAS: try '
-                'THEANO_FLAGS=blas.ldflags= (none).']
+                f'THEANO_FLAGS={compat.blas_flag()}= (none).']
     if not guided <= test['tolerance']:
         return ['The override is not used: guided backprop differs from '
                 f'numpy\'s by {guided:.2g} of the largest value. This should '
@@ -155,6 +165,11 @@ def remarks(facts):
     elif not facts['blas.ldflags']:
         found.append('No BLAS: dense layers and convolutions are slower. '
                      'Install one, such as libopenblas-dev, or scipy<1.12.')
+    if len(facts['distribution']) > 1:
+        found.append(' and '.join(facts['distribution']) + ' share one folder: '
+                     'to upgrade or uninstall one breaks the other. What to '
+                     f'do: "{sys.executable}" -m pip uninstall -y Theano '
+                     'Theano-PyMC, and then install one of them.')
     gpu = sys.modules.get('theano.gpuarray')
     if (facts['device'].startswith(('cuda', 'opencl'))
             and not getattr(gpu, 'pygpu_activated', False)):

@@ -441,8 +441,8 @@ class Merge(Rule):
 
 NONE, FIRST, REST, ALL = slice(0), slice(1), slice(1, None), slice(None)
 PREMISES = dict(
-    dict.fromkeys(['Abs', 'Sqr', 'Exp', 'ScalarSigmoid', 'ScalarSoftplus',
-                   'Softmax', 'SoftmaxWithBias', 'Shape'], NONE),
+    dict.fromkeys(['Abs', 'Sqr', 'Exp', 'Sigmoid', 'Softplus', 'Softmax',
+                   'SoftmaxWithBias', 'Shape'], NONE),
     **dict.fromkeys(['DimShuffle', 'Reshape', 'Rebroadcast', 'Subtensor',
                      'Alloc', 'Pool', 'Identity', 'Cast', 'Sum', 'Max',
                      'MaxAndArgmax', 'GpuFromHost', 'HostFromGpu'], FIRST),
@@ -464,7 +464,7 @@ def premises(v):
     op, inputs = v.owner.op, v.owner.inputs
     if isinstance(op, GradientOverrideOp):
         return graft(op.local_outputs, dict(zip(op.local_inputs, inputs)))
-    name = type(getattr(op, 'scalar_op', op)).__name__
+    name = type(getattr(op, 'scalar_op', op)).__name__.replace('Scalar', '')
     if name == 'Maximum' and any(map(nonnegative, inputs)) or (
             name == 'Add' and len(inputs) == 2 and any(
                 a.owner and a.owner.op == T.abs_ and a.owner.inputs == [b]

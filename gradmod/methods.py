@@ -20,7 +20,7 @@ import numpy as np
 import theano
 import theano.tensor as T
 
-from ._theano import Variable, randomstate_constructor, raw_random
+from ._theano import Variable, normal
 from .errors import check_count, describe
 from .graphs import conform
 
@@ -123,7 +123,8 @@ def smoothgrad(score, x, samples=50, sigma=.15, seed=0):
         several inputs each may have its own.
     seed : int
         For ``numpy.random.RandomState``, whose ``normal(size=(samples,) +
-        x.shape[1:])`` is the noise before it is scaled.
+        x.shape[1:])`` is the noise before it is scaled. That of the i-th input
+        after the first has the seed ``[seed, i]``.
 
     Returns
     -------
@@ -149,13 +150,10 @@ def smoothgrad(score, x, samples=50, sigma=.15, seed=0):
        Noise by Adding Noise. arXiv:1706.03825.
     """
     check_count('samples', samples)
-    generator = randomstate_constructor(np.random.RandomState(seed))
-    noise = []
-    for v in as_list(x):
-        size = (samples,) + tuple(v.shape[i] for i in range(1, v.ndim))
-        generator, e = raw_random.normal(generator, size, ndim=v.ndim,
-                                         dtype=v.dtype)
-        noise.append(e)
+    noise = [
+        normal(np.random.RandomState([seed, i] if i else seed), (samples,) + tuple(
+            v.shape[axis] for axis in range(1, v.ndim)), v.dtype)
+        for i, v in enumerate(as_list(x))]
 
     def scale(v, sigma):
         axes = tuple(range(1, v.ndim))

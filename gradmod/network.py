@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 
 import numpy as np
-import theano
 import theano.tensor as T
 
+from ._theano import Op
 from .base import ModifiedBackprop, check_rule
 from .errors import describe, name_of, perhaps
 from .report import Report
@@ -389,7 +389,7 @@ def _held(place):
 def _from_library(function):
     """Whether it is one of Lasagne's or Theano's own."""
     module = str(getattr(function, '__module__', None)).partition('.')[0]
-    return isinstance(function, theano.Op) or module in ('lasagne', 'theano')
+    return isinstance(function, Op) or module in ('lasagne', 'theano')
 
 
 def _reason(place):

@@ -63,20 +63,21 @@ ldflags =
 class Row:
     """One way to install gradmod and to run it.
 
-    `pins` go to pip beside the project, and `then` to pip afterwards, without
-    what it requires. `flags` are Theano's, with {folder} for the row's.
-    `prepare` is called with the `Installation` before it is used. `expect`
-    gives values that the check has to print; for 'blas', 'found' (an OpenBLAS,
-    the default), 'not in wheels' or 'none'. `error` is what the check and the
-    doctor end with, or for an `unsupported` Python pip. The check is run by as
-    many processes at once as `together` says, each with `arguments`.
+    `pins` go to pip beside the project, `first` before it, and `then` to pip
+    afterwards, without what it requires. `flags` are Theano's, with {folder}
+    for the row's. `prepare` is called with the `Installation` before it is
+    used. `expect` gives values that the check has to print; for 'blas', 'found'
+    (an OpenBLAS, the default), 'not in wheels' or 'none'. `error` is what the
+    check and the doctor end with, or for an `unsupported` Python pip. The check
+    is run by as many processes at once as `together` says, each with
+    `arguments`.
     """
 
-    def __init__(self, name, version, pins=(), then=(), flags='', prepare=None,
-                 expect=(), error=None, together=1, unsupported=False,
-                 folder='row', arguments=()):
+    def __init__(self, name, version, pins=(), first=(), then=(), flags='',
+                 prepare=None, expect=(), error=None, together=1,
+                 unsupported=False, folder='row', arguments=()):
         self.name, self.version = f'{version} {name}', version
-        self.pins, self.then, self.flags = pins, then, flags
+        self.pins, self.first, self.then, self.flags = pins, first, then, flags
         self.prepare, self.expect, self.error = prepare, expect, error
         self.together, self.unsupported = together, unsupported
         self.folder, self.arguments = folder, arguments
@@ -211,6 +212,10 @@ def all_rows(versions):
             'Theano==1.0.5', f'numpy=={OLDEST[version][0]}',
             f'scipy=={OLDEST[version][1]}']))
         rows.append(Row('newest', version, ['Theano==1.0.5']))
+        rows.append(Row(
+            'beside Theano-PyMC', version, first=[
+                'Theano-PyMC==1.1.2', 'filelock<3.4.2'],  # for Python 3.6
+            expect={'theano': '1.1.2'}))
     for version in supported[:1] + supported[1:][-1:]:
         rows += [
             Row('no BLAS in wheels', version, prepare=hide_wheels,
@@ -246,7 +251,8 @@ def gate_rows(versions):
     """The oldest and the newest Python that Theano runs on, and the next."""
     supported = [v for v in versions if v in OLDEST]
     wanted = [f'{supported[0]} Theano 0.9', f'{supported[0]} oldest',
-              f'{supported[-1]} newest', f'{supported[-1]} Theano first']
+              f'{supported[-1]} newest', f'{supported[-1]} Theano first',
+              f'{supported[-1]} beside Theano-PyMC']
     wanted += [f'{v} unsupported' for v in versions if v in UNSUPPORTED][:1]
     return [row for row in all_rows(versions) if row.name in wanted]
 
@@ -285,6 +291,8 @@ def interpreters():
 def run_row(row, python, scratch):
     """Return one line on what was seen; `Failure` if it is not as expected."""
     here = Installation(row, python, scratch)
+    if row.first:
+        here.call(*here.pip(*row.first))
     command = here.pip(here.project, *row.pins)
     if row.unsupported:
         status, output = here.run(*command)

@@ -5,9 +5,9 @@ import theano
 import theano.tensor as T
 from lasagne.layers import Conv2DLayer, DenseLayer, InputLayer, Layer
 from lasagne.nonlinearities import rectify, softmax
-from theano.configparser import change_flags
 
 from gradmod import GuidedBackprop, compile_saliency_function
+from gradmod._theano import change_flags
 
 from . import reference
 

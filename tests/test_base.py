@@ -10,14 +10,14 @@ import pytest
 import theano
 import theano.sparse
 import theano.tensor as T
-from theano.configparser import change_flags
 from theano.sandbox.rng_mrg import MRG_RandomStreams
-from theano.tensor.shared_randomstreams import RandomStreams
 
 import gradmod
 from gradmod import DeconvNet, GuidedBackprop, ModifiedBackprop, ZeroBackprop
+from gradmod._theano import Apply, Op, change_flags
 
 from . import reference
+from .internals import RandomStreams, generic
 
 PY = theano.Mode(linker='py', optimizer='fast_compile')
 OPAQUE = theano.Mode(linker='py', optimizer=None)
@@ -161,7 +161,7 @@ def test_call_takes_what_theano_takes(value):
 
 @pytest.mark.parametrize('value', [
     'abc', None, object(), [1, 'a'], 1 + 2j, T.zmatrix('z'), lambda z: z,
-    theano.gof.generic('generic'), theano.sparse.csr_matrix('s', 'float32')])
+    generic('generic'), theano.sparse.csr_matrix('s', 'float32')])
 def test_call_refuses_the_rest(value):
     rule = GuidedBackprop(relu)
     with pytest.raises(TypeError):
@@ -470,15 +470,15 @@ def test_random_draws(streams):
     random = streams(1)
     message = r'^%s\(.*draws random numbers.*draw outside'
     with pytest.raises(ValueError, match=message % 'GuidedBackprop'):
-        GuidedBackprop(lambda z: z * random.uniform(z.shape))(T.fmatrix())
+        GuidedBackprop(lambda z: z * random.uniform(size=z.shape))(T.fmatrix())
     with pytest.raises(ValueError, match=message % 'Returns'):
-        Returns(lambda z, g: g + random.normal(z.shape))(T.fmatrix())
+        Returns(lambda z, g: g + random.normal(size=z.shape))(T.fmatrix())
     with pytest.raises(ValueError, match=message % 'GuidedBackprop'):
         GuidedBackprop(lambda z: theano.scan(
-            lambda row: row * random.uniform(row.shape), z)[0])(T.fmatrix())
+            lambda row: row * random.uniform(size=row.shape), z)[0])(T.fmatrix())
     # a draw made outside is a captured variable
     z = T.fmatrix('z')
-    mask = random.binomial((2, 3), p=.5, dtype='float32')
+    mask = T.cast(random.uniform(size=(2, 3)) < .5, 'float32')
     y = GuidedBackprop(lambda z: T.nnet.relu(z) * mask)(z)
     f = theano.function([z], [y, mask], mode=PY)
     first, second = f(Z), f(Z)
@@ -862,7 +862,7 @@ def test_function_that_theano_cannot_differentiate():
     for grad in (lambda i, g: [None, None],
                  lambda i, g, true_grads: true_grads):
         g = gradmod.override_gradient(without_gradient, grad)
-        with pytest.raises(AttributeError, match='grad'):  # Theano's words
+        with pytest.raises((AttributeError, NotImplementedError)):  # Theano's
             g(x, y)
     # but an integer needs none
     n = T.imatrix('n')
@@ -953,9 +953,9 @@ def test_the_true_gradient_of_what_is_disconnected(f):
 
 
 def test_the_true_gradient_of_what_has_none():
-    class NotImplementedGradient(theano.Op):
+    class NotImplementedGradient(Op):
         def make_node(self, x):
-            return theano.gof.Apply(self, [x], [x.type()])
+            return Apply(self, [x], [x.type()])
 
         def perform(self, node, inputs, outputs):
             outputs[0][0] = inputs[0] + 1

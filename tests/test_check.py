@@ -5,6 +5,7 @@ import theano.tensor as T
 
 import gradmod
 from gradmod import GuidedBackprop, ZeroBackprop, check_gradient
+from gradmod._theano import OpFromGraph
 
 from . import reference
 
@@ -19,7 +20,7 @@ class OldRecipe:
 
     def __call__(self, x):
         inner = x.type()
-        op = theano.OpFromGraph([inner], [self.nonlinearity(inner)])
+        op = OpFromGraph([inner], [self.nonlinearity(inner)])
         op.grad = self.grad
         return op(x)
 

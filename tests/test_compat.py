@@ -17,9 +17,11 @@ from gradmod import compat
 
 import theano
 import theano.tensor as T
-from theano.gof.graph import is_same_graph
+
+from .internals import SCAN_EXTENSION, is_same_graph
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(compat.__file__)))
+FLAG = compat.blas_flag()
 QUICK = 'cxx=,'  # a Theano that compiles nothing, where BLAS is not the point
 
 # Programs find `report` defined, which hands results to the test.
@@ -145,8 +147,8 @@ h, _ = theano.scan(lambda e, h: T.tanh(h + e), u,
 scan = theano.function([u], theano.grad(h[-1], u))
 
 report(dot=dot(a, a).tolist(), scan=scan([.3, -.2]).tolist(),
-       scan_extension='theano.scan_module.scan_perform_ext' in sys.modules)
-'''
+       scan_extension=EXTENSION in sys.modules)
+'''.replace('EXTENSION', repr(SCAN_EXTENSION))
 
 
 @pytest.mark.slow
@@ -163,15 +165,15 @@ def test_a_working_theano(python, tmp_path):
     assert result['chosen'] == (result['ldflags'] if found[1:] else None)
     if len(found) == 2:
         assert 'openblas' in result['ldflags']
-        assert result['flags'] == f'blas.ldflags={result["ldflags"]},{flags}'
+        assert result['flags'] == f'{FLAG}={result["ldflags"]},{flags}'
         assert compat.links(result['ldflags'])
         assert compat.works(found[1][:-1])
     if result['ldflags']:
         assert 'BLAS' not in err
 
     # Another process, to which a variable is sent, need not know of gradmod.
-    program = ("import pickle; pickle.load(open('z.pkl', 'rb'));"
-               "import theano; print(repr(theano.config.blas.ldflags))")
+    program = ("import pickle; pickle.load(open('z.pkl', 'rb')); import "
+               f"theano; print(repr(theano.config.{FLAG}))")
     out = subprocess.check_output(
         [sys.executable, '-c', program], cwd=str(tmp_path),
         env=dict(os.environ, HOME=str(tmp_path), THEANO_FLAGS=result['flags']))
@@ -180,7 +182,7 @@ def test_a_working_theano(python, tmp_path):
 
 @pytest.mark.slow
 def test_a_setting_stands(python, tmp_path):
-    flags = QUICK + 'blas.ldflags='
+    flags = QUICK + f'{FLAG}='
     result, _ = python(flags=flags)
     assert result['ldflags'] == '' and result['flags'] == flags
     assert result['actions'][0] == (
@@ -195,23 +197,24 @@ def test_a_setting_stands(python, tmp_path):
 
 @pytest.mark.slow
 def test_too_late_for_blas(python):
-    flags = QUICK + 'blas.ldflags='  # as some numpy need
+    flags = QUICK + f'{FLAG}='  # as some numpy need
     result, _ = python('''
 import theano
 import gradmod, lasagne
 from theano.tensor.signal.downsample import max_pool_2d
-report(scan='theano.scan_module.scan_perform_ext' in sys.modules)''', flags)
+report()''', flags)
     assert result['flags'] == flags
     assert result['ldflags'] == ''
     assert result['actions'][0].startswith('Theano was imported before')
-    assert result['scan'] == (sys.version_info >= (3, 11))
+    told = any('to run scan in Python' in said for said in result['actions'])
+    assert told == (sys.version_info >= (3, 11))
 
 
 def test_no_compiler_no_blas(python, tmp_path):
     result, _ = python(PATH=str(tmp_path))
     assert result['ldflags'] == ''
     if compat.numpy_blas() is None:
-        assert result['flags'] == 'blas.ldflags=,'
+        assert result['flags'] == f'{FLAG}=,'
         assert result['chosen'] == ''
     else:
         assert result['flags'] is None
@@ -249,11 +252,12 @@ def test_a_system_library(python, library, tmp_path):
     ('compiledir_format=a\\,blas.ldflags=b', False),
 ])
 def test_user_setting_in_theano_flags(unset, monkeypatch, flags, there):
+    flags = flags.replace('blas.ldflags', FLAG)
     monkeypatch.setenv('THEANO_FLAGS', flags)
     assert compat.user_setting() == ('THEANO_FLAGS' if there else None)
     # as Theano reads it
     parsed = theano.configparser.parse_config_string(flags, False)
-    assert ('blas.ldflags' in parsed) == there
+    assert (FLAG in parsed) == there
 
 
 def test_user_setting_in_files(unset, monkeypatch, tmp_path):
@@ -410,30 +414,71 @@ if 'blas.ldflags' not in FLAGS:
     assert sys.modules['theano'].FLAGS == os.environ['THEANO_FLAGS'] == after
 
 
+# Theano-PyMC
+
+@pytest.mark.parametrize('source, with_graph, flag, overwritten', [
+    ('', False, 'blas.ldflags', False),
+    ('', True, 'blas.ldflags', True),
+    ('change_flags = config.change_flags', True, 'blas__ldflags', False),
+])
+def test_is_pymc(unset, monkeypatch, package, source, with_graph, flag,
+                 overwritten):
+    folder = package('theano', __init__='if 0:\n ' + (source or 'pass'))
+    if with_graph:
+        (folder / 'graph').mkdir()
+    assert compat.is_pymc() == (flag == 'blas__ldflags')
+    assert compat.is_overwritten() == overwritten
+    advice = compat.advise(RuntimeError('any'))
+    assert ('uninstall -y Theano Theano-PyMC' in advice) == overwritten
+    compat.import_theano('-lb')
+    assert os.environ['THEANO_FLAGS'] == f'{flag}=-lb,'
+    for name in 'blas.ldflags', 'blas__ldflags':
+        monkeypatch.setenv('THEANO_FLAGS', f'{name}=-lb')
+        assert compat.user_setting() == (
+            'THEANO_FLAGS' if name == flag else None)
+
+
+def test_theano_over_theano_pymc_is_refused(start, package, tmp_path):
+    (package('theano') / 'graph').mkdir()
+    status, _, err = start('-c', 'import gradmod', PYTHONPATH=os.pathsep.join(
+        [str(tmp_path / 'site'), ROOT]))
+    assert status == 1 and err.splitlines()[-1].startswith(
+        'ImportError: Theano was installed over Theano-PyMC')
+
+
+def test_names_for_lasagne():
+    from theano.sandbox.rng_mrg import MRG_RandomStreams
+    x, y = T.vectors('xy')
+    assert isinstance(x, theano.Variable)
+    assert isinstance(x, theano.gof.Variable)
+    assert list(theano.gof.graph.inputs([T.exp(x) + y])) == [x, y]
+    assert MRG_RandomStreams(1).uniform((2,)).ndim == 1
+
+
 # Scan
 
-EXTENSION = 'theano.scan_module.scan_perform_ext'
-
-
+@pytest.mark.parametrize('name, init', [
+    ('scan_module', ''), ('scan', '# config.change_flags')])
 @pytest.mark.parametrize('version, source, told', [
     ((3, 11, 7), '#include "longintrepr.h"', True),
     ((3, 11, 7), '#include "mended.h"', False),
     ((3, 11, 7), None, False),
     ((3, 10, 13), '#include "longintrepr.h"', False),
 ])
-def test_set_scan(monkeypatch, package, version, source, told):
-    code = package('theano') / 'scan_module' / 'c_code'
+def test_set_scan(monkeypatch, package, version, source, told, name, init):
+    extension = f'theano.{name}.scan_perform_ext'
+    code = package('theano', __init__=init) / name / 'c_code'
     code.mkdir(parents=True)
     if source is not None:
         (code / 'scan_perform.c').write_text(source)
     monkeypatch.setattr(sys, 'version_info', version)
     sentence = compat.set_scan()
     if told:
-        assert sys.modules[EXTENSION] is None
+        assert sys.modules[extension] is None
         assert 'before a scan is compiled' in sentence
         assert compat.set_scan() is None  # once
     else:
-        assert EXTENSION not in sys.modules
+        assert extension not in sys.modules
         assert sentence is None
 
 
@@ -486,7 +531,7 @@ def test_advice(unset, monkeypatch):
 
 @pytest.mark.parametrize('name, text, flags', [
     ('theano', 'x = 1', ''), ('theano', 'import theano\ntheano.tensor', ''),
-    ('numpy', '', ''), ('numpy', '', 'blas.ldflags='),
+    ('numpy', '', ''), ('numpy', '', f'{FLAG}='),
     ('scipy', 'raise KeyError', QUICK)])
 def test_a_file_that_hides_a_package(start, tmp_path, name, text, flags):
     path = tmp_path / f'{name}.py'
@@ -509,6 +554,8 @@ def test_everybody_gets_the_advice(start, package, arguments, tmp_path):
     assert 'AttributeError: bad luck\n\nThe above exception was' in err
 
 
+@pytest.mark.skipif(compat.is_pymc(), reason='Theano-PyMC makes the folder, '
+                    'and says that it cannot, when it first compiles')
 def test_settings_of_no_use(start, tmp_path):
     (tmp_path / 'file').write_text('')
     status, _, err = start('-c', 'import gradmod', flags=(

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from theano.configparser import change_flags
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import gradmod
+from gradmod._theano import change_flags
 
 from . import reference
 

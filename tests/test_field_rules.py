@@ -7,6 +7,7 @@ import theano
 import theano.tensor as T
 
 import gradmod
+from gradmod._theano import change_flags
 
 from . import reference
 
@@ -90,10 +91,10 @@ def test_parameters(rule, name, expected):
     for value in 1., .25, 2.:  # without compiling again
         parameter.set_value(value)
         check(f, expected(value), 'float32', 2e-6)
-    with theano.configparser.change_flags(floatX='float32'):
+    with change_flags(floatX='float32'):
         f = gradient(rule(closed, **{name: .3}))  # of all its digits
     check(f, expected(.3), 'float64', 1e-14)
-    with theano.configparser.change_flags(warn_float64='raise'):
+    with change_flags(warn_float64='raise'):
         for value in .1, np.float64(.1), np.array([.1]):
             rule(T.nnet.relu, **{name: value})(T.fvector())
     for value in '1.5', 2j, T.zvector():

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from theano.configparser import change_flags
-from theano.gof.graph import ancestors
 
+from gradmod._theano import Constant, ancestors, change_flags
 from gradmod.graphs import (captured_variables, conform, flags, graft,
                             inputs_of, parents_since, true_gradients, walk)
 
@@ -54,7 +53,7 @@ def test_graft_copies_what_lies_between_and_nothing_else():
     assert not found & set(v for v in ancestors([out]) if v.owner)
     # two compiled functions must not share a constant
     constants = [v for v in ancestors([out])
-                 if isinstance(v, theano.Constant)]
+                 if isinstance(v, Constant)]
     assert constants and not found & set(constants)
     f = theano.function([x, b], copy, mode=PY)
     np.testing.assert_allclose(f(Z, W), np.tanh(np.exp(Z) * W + 2), rtol=1e-6)
@@ -66,7 +65,7 @@ def test_graft_of_a_key_is_its_value():
 
 
 def test_graft_stops_at_a_second_output():
-    # theano.gof.graph.io_toposort does not, and goes on above it
+    # Theano's io_toposort does not, and goes on above it
     a, b, x = T.fmatrices('abx')
     maximum, argmax = T.max_and_argmax(a, axis=1)
     for output in maximum, argmax:

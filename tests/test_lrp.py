@@ -13,20 +13,15 @@ from lasagne.nonlinearities import (leaky_rectify, rectify, softmax, tanh,
 from gradmod import lrp, modified
 from gradmod._theano import io_toposort
 
+from . import internals
+
 MODE = theano.Mode('c|py', 'fast_compile')
 RNG = np.random.RandomState(3)
 
 
 @pytest.fixture(autouse=True)
 def little_c_code(monkeypatch):
-    """C code for convolutions and pools alone: most of the time goes there."""
-    make = theano.Op.make_c_thunk
-
-    def make_c_thunk(op, *args):
-        if not any(name in type(op).__name__ for name in ('Corr', 'Pool')):
-            raise theano.gof.utils.MethodNotDefined
-        return make(op, *args)
-    monkeypatch.setattr(theano.Op, 'make_c_thunk', make_c_thunk)
+    internals.little_c_code(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

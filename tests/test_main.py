@@ -327,9 +327,24 @@ def test_compiler(tmp_path, monkeypatch):
         assert doctor.compiler() == words
 
 
+def test_distributions(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, 'theano', types.SimpleNamespace(
+        __file__=str(tmp_path / 'theano' / '__init__.py')))
+    for name in ('theano', 'Theano_PyMC-1.1.2.dist-info', 'Theano-1.0.4.txt',
+                 'Theano-1.0.5-py3.8.egg-info', 'theano_lstm-0.1.dist-info'):
+        (tmp_path / name).mkdir()
+    assert doctor.distributions() == ['Theano-1.0.5', 'Theano_PyMC-1.1.2']
+
+
 def test_remarks(monkeypatch):
-    facts = {'cxx': 'g++', 'blas.ldflags': '-lopenblas', 'device': 'cpu'}
+    facts = {'cxx': 'g++', 'blas.ldflags': '-lopenblas', 'device': 'cpu',
+             'distribution': ['Theano-1.0.5']}
     assert doctor.remarks(facts) == []
+    (note,) = doctor.remarks(dict(facts, distribution=[
+        'Theano-1.0.5', 'Theano_PyMC-1.1.2']))
+    assert note.startswith('Theano-1.0.5 and Theano_PyMC-1.1.2 share one ')
+    assert note.endswith('uninstall -y Theano Theano-PyMC, and then install one '
+                         'of them.')
     (note,) = doctor.remarks(dict(facts, **{'blas.ldflags': ''}))
     assert note.startswith('No BLAS: ')
     (note,) = doctor.remarks(dict(facts, **{'blas.ldflags': '', 'cxx': ''}))

@@ -3,10 +3,10 @@ import pytest
 import theano
 import theano.tensor as T
 from lasagne.layers import get_output
-from theano.configparser import change_flags
 
 from gradmod import GuidedBackprop, methods, saliency_map
 from gradmod.saliency import METHODS
+from gradmod._theano import change_flags
 
 from . import reference
 from .models import (CLASSES, IMAGES, LABELS, OPTIONS, P, PY, RULES, X,

@@ -4,9 +4,11 @@ import theano
 import theano.tensor as T
 
 from gradmod import GuidedBackprop, ModifiedBackprop, ZeroBackprop
+from gradmod._theano import OpFromGraph
 from gradmod.op import GradientOverrideOp, expand_gradient_override
 
 from . import reference
+from .internals import Function
 
 PY = theano.Mode(linker='py', optimizer='fast_compile')
 OPAQUE = theano.Mode(linker='py', optimizer=None)
@@ -31,7 +33,7 @@ def ops_of(function):
     for node in function.maker.fgraph.toposort():
         ops.append(node.op)
         if isinstance(getattr(node.op, 'fn', None),
-                      theano.compile.function_module.Function):
+                      Function):
             ops.extend(ops_of(node.op.fn))
     return ops
 
@@ -209,6 +211,6 @@ def test_rop():
     z, v = T.fmatrices('zv')
     for y in (GuidedBackprop(T.nnet.relu)(z), T.exp(Times(T.tanh, 3)(z * 2)),
               theano.scan(Times(T.tanh, 3), z)[0],
-              theano.OpFromGraph([z], [Times(T.tanh, 3)(z)])(z)):
+              OpFromGraph([z], [Times(T.tanh, 3)(z)])(z)):
         with pytest.raises(NotImplementedError, match='no forward mode'):
             theano.Rop(y, z, v)

@@ -7,6 +7,7 @@ import theano
 import theano.tensor as T
 
 from gradmod import DeconvNet, GuidedBackprop, ZeroBackprop
+from gradmod._theano import change_flags
 from gradmod.rectifiers import guided_rectifier, rectifier
 from gradmod.rules import identity
 
@@ -111,7 +112,7 @@ def test_second_order(mode):
 
 
 def test_python_literals_do_not_upcast():
-    with theano.configparser.change_flags(warn_float64='raise'):
+    with change_flags(warn_float64='raise'):
         z = T.vector('z', 'float32')
         for rule, _ in RULES:
             cost = rule(identity)(z).sum(acc_dtype='float32')

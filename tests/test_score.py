@@ -182,9 +182,7 @@ def test_several_inputs(method):
 
 
 def smooth_in_b(weights, both, samples, sigma, seed):
-    rng = np.random.RandomState(seed)
-    rng.normal(size=(samples, 4))
-    noise, total = rng.normal(size=(samples, 2)), 0
+    noise, total = np.random.RandomState([seed, 1]).normal(size=(samples, 2)), 0
     for e in noise:
         at = both.copy()
         at[:, 4:] += sigma * np.ptp(B, axis=1)[:, np.newaxis] * e

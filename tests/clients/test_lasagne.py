@@ -1,6 +1,4 @@
 """Lasagne, 0.1 or master: every layer, every update. See the README here."""
-import re
-
 import gradmod  # noqa: F401  before Theano and Lasagne
 
 import lasagne
@@ -13,20 +11,15 @@ from lasagne.nonlinearities import rectify
 
 from gradmod import GuidedBackprop, GuidedGradient, modified, override_in
 
+from .. import internals
+
 MODE = theano.Mode('c|py', 'fast_compile')
 ROWS, SERIES, IMAGES, VOLUMES = (4, 5), (3, 4, 9), (2, 3, 8, 8), (2, 2, 6, 6, 6)
 
 
 @pytest.fixture(autouse=True)
 def little_c_code(monkeypatch):
-    """C code for convolutions and pools alone: most of the time goes there."""
-    make = theano.Op.make_c_thunk
-
-    def make_c_thunk(op, *args):
-        if not re.search('Conv|Corr|Pool', type(op).__name__):
-            raise theano.gof.utils.MethodNotDefined
-        return make(op, *args)
-    monkeypatch.setattr(theano.Op, 'make_c_thunk', make_c_thunk)
+    internals.little_c_code(monkeypatch, 'Conv|Corr|Pool')
 
 
 def guided_relu(z):
