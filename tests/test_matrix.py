@@ -441,13 +441,6 @@ def gradient_within_scan(p):
         [p.gradients(p.C * p.case.value(p.Z, p.U))[0], by_z.dot(p.A.T), by_u])
 
 
-WAYS = [several_wrt, jacobian, hessian, grad_of_grad, lop, known_grads,
-        consider_constant, disconnected, subgraph_grad,
-        clone, givens, updates, twice, nested, inside_op_from_graph, in_scan,
-        in_nested_scan, gradient_within_scan]
-ways = pytest.mark.parametrize('way', WAYS, ids=lambda way: way.__name__)
-
-
 PY = theano.Mode('py', 'fast_compile')
 WHOLE = theano.Mode('py', None)
 C = theano.Mode('cvm', 'fast_run')
@@ -465,7 +458,11 @@ MODES.update((' '.join(map(str, names)), theano.Mode(*names)) for names in [
     ('cvm_nogc', 'stabilize')])
 
 
-@ways
+@pytest.mark.parametrize('way', [
+    several_wrt, jacobian, hessian, grad_of_grad, lop, known_grads,
+    consider_constant, disconnected, subgraph_grad, clone, givens, updates,
+    twice, nested, inside_op_from_graph, in_scan, in_nested_scan,
+    gradient_within_scan], ids=lambda way: way.__name__)
 @pytest.mark.parametrize('case, dtype, mode', [
     ('guided', 'float64', PY), ('carrying', 'float32', WHOLE)])
 @pytest.mark.usefixtures('no_compiler')
