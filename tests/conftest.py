@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 
 # g++ need not try hard, unless the user's flags, which win, say so. A process of
@@ -17,6 +18,8 @@ import theano
 from theano.configparser import change_flags
 
 from . import models
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # What executes the notebook is not required before Python 3.8; see setup.py.
 collect_ignore = ['test_notebook.py'] if sys.version_info < (3, 8) else []
@@ -51,6 +54,24 @@ def no_compiler(request, monkeypatch):
     monkeypatch.setattr(theano.compile.mode, 'instantiated_default_mode', mode)
     with change_flags(cxx=''):
         yield
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Run Python elsewhere, without settings; return status, output, errors."""
+    def run(*arguments, flags='', **settings):
+        env = {name: value for name, value in os.environ.items()
+               if not name.startswith('THEANO')}
+        env.update(dict(HOME=str(tmp_path), USERPROFILE=str(tmp_path),
+                        PYTHONPATH=ROOT), **settings)
+        if flags:
+            env['THEANO_FLAGS'] = flags
+        process = subprocess.run(
+            (sys.executable,) + arguments, cwd=str(tmp_path), env=env,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            universal_newlines=True)
+        return process.returncode, process.stdout, process.stderr
+    return run
 
 
 # The network of `models`, its plain gradient and its weights.

@@ -57,27 +57,20 @@ def gate(z, g, guided):
     return g * (z > 0) * ((g > 0) if guided else 1)
 
 
-# Convolution, what batch normalization does, rectifier, maximum, dense layers
+# Convolution, rectifier, maximum, dense layers
 
-def convnet(rule, x, kernel, gamma, beta, mean, std, w, v):
-    def column(u):
-        return u.dimshuffle('x', 0, 'x', 'x')
+def convnet(rule, x, kernel, w, v):
     h = T.nnet.conv2d(x, kernel, filter_flip=False)
-    h = (h - column(mean)) * column(gamma / std) + column(beta)
     h = pool_2d(rule(h), (2, 2), ignore_border=True).flatten(2)
     return T.dot(rule(T.dot(h, w)), v)
 
 
-def convnet_in_numpy(x, kernel, gamma, beta, mean, std, w, v):
+def convnet_in_numpy(x, kernel, w, v):
     """The scores, and the gradients of their sum: plain and guided."""
-    def column(u):
-        return u.reshape(1, -1, 1, 1)
-
     z1 = np.zeros((len(x), len(kernel), 6, 6))
     for i, j in np.ndindex(6, 6):
         z1[:, :, i, j] = np.tensordot(x[:, :, i:i + 3, j:j + 3], kernel,
                                       ((1, 2, 3), (1, 2, 3)))
-    z1 = (z1 - column(mean)) * column(gamma / std) + column(beta)
     a1 = np.maximum(z1, 0)
     pooled = a1.reshape(len(x), -1, 3, 2, 3, 2).max(axis=(3, 5))
     z2 = pooled.reshape(len(x), -1).dot(w)
@@ -86,7 +79,7 @@ def convnet_in_numpy(x, kernel, gamma, beta, mean, std, w, v):
         g = gate(z2, v * np.ones_like(z2), guided).dot(w.T)
         g = g.reshape(pooled.shape).repeat(2, axis=2).repeat(2, axis=3)
         g = g * (a1 == pooled.repeat(2, axis=2).repeat(2, axis=3))
-        g = gate(z1, g, guided) * column(gamma / std)
+        g = gate(z1, g, guided)
         back = np.zeros(x.shape)
         for i, j in np.ndindex(6, 6):
             back[:, :, i:i + 3, j:j + 3] += np.tensordot(g[:, :, i, j],
@@ -144,22 +137,17 @@ def compare(name, build, restate, *arrays):
 # A Lasagne network
 
 def saliency():
-    """The saliency map of a network of dense layers, of class 1."""
-    layer = net = lasagne.layers.InputLayer((None, 6))
-    weights = values(6, 8), values(8, 7), values(7, 4)
-    for w, nonlinearity in zip(weights, (rectify, rectify, None)):
-        net = lasagne.layers.DenseLayer(net, w.shape[1], W=w, b=None,
-                                        nonlinearity=nonlinearity)
+    """The saliency map of a network of two dense layers, of class 1."""
+    w, v = values(6, 8), values(8, 4)
+    x = lasagne.layers.InputLayer((None, 6))
+    net = lasagne.layers.DenseLayer(x, 8, W=w, b=None, nonlinearity=rectify)
+    net = lasagne.layers.DenseLayer(net, 4, W=v, b=None, nonlinearity=None)
     maps = gradmod.saliency_map(net, gradmod.GuidedBackprop, target=1)
-    x = values(5, 6)
-    maps = theano.function([layer.input_var], maps)(x)
-
-    w1, w2, w3 = (w.astype('float64') for w in weights)
-    z1 = x.astype('float64').dot(w1)
-    z2 = np.maximum(z1, 0).dot(w2)
-    plain, guided = (
-        gate(z1, gate(z2, w3[:, 1], guided).dot(w2.T), guided).dot(w1.T)
-        for guided in (False, True))
+    images = values(5, 6)
+    maps = theano.function([x.input_var], maps)(images)
+    z = images.astype('float64').dot(w)
+    plain, guided = (gate(z, v[:, 1].astype('float64') * np.ones_like(z),
+                          guided).dot(w.T) for guided in (False, True))
     agree('saliency map', maps, guided)
     used('saliency map', maps, plain)
 
@@ -191,8 +179,7 @@ def main(folder, order='--gradmod-first'):
     assert inside.startswith(os.path.realpath(sys.prefix) + os.sep), (
         f'{inside} is not in this environment')
     compare('convolutional network', convnet, convnet_in_numpy,
-            values(2, 2, 8, 8), values(3, 2, 3, 3), values(3), values(3),
-            values(3), np.abs(values(3)) + 1, values(27, 6), values(6))
+            values(2, 2, 8, 8), values(3, 2, 3, 3), values(27, 6), values(6))
     arrays = (values(3, 4), values(3, 6), values(4, 6), np.abs(values(6, 6)),
               values(6, 2))
     f = compare('recurrent network', recurrent, recurrent_in_numpy, *arrays)

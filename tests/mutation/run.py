@@ -33,7 +33,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
 TESTS = {
     'base': ['base'],
     'errors': ['errors', 'base', 'network'],
-    'graphs': ['graphs', 'op', 'base'],
+    'graphs': ['graphs', 'op', 'base', 'expression'],
     'report': ['network', 'expression'],
     'op': ['op', 'base'],
     'compat': ['compat', 'main'],
