@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 
@@ -54,6 +55,18 @@ def no_compiler(request, monkeypatch):
     monkeypatch.setattr(theano.compile.mode, 'instantiated_default_mode', mode)
     with change_flags(cxx=''):
         yield
+
+
+@pytest.fixture
+def little_c_code(monkeypatch):
+    """C code for convolutions and pools alone: most of the time goes there."""
+    make = theano.Op.make_c_thunk
+
+    def make_c_thunk(op, *args):
+        if not re.search('Conv|Corr|Pool', type(op).__name__):
+            raise theano.gof.utils.MethodNotDefined
+        return make(op, *args)
+    monkeypatch.setattr(theano.Op, 'make_c_thunk', make_c_thunk)
 
 
 @pytest.fixture
