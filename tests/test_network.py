@@ -3,8 +3,6 @@ import copy
 import functools
 import itertools
 import pickle
-import subprocess
-import sys
 import warnings
 
 import lasagne
@@ -866,9 +864,3 @@ def test_pickling():
         assert initials(copied) == 'DD'
     handle.undo()
     assert not rules(net) and initials(copied) == 'GG'
-
-
-def test_needs_no_lasagne():
-    program = ("import gradmod, gradmod.network, sys; "
-               "assert 'lasagne' not in sys.modules")
-    subprocess.check_call([sys.executable, '-c', program])
