@@ -7,7 +7,6 @@ import re
 ONE = 'there is one'
 FIRST = 'its place decides the time that it takes, not the values'
 STYLE = 'how it looks: any value close by does'
-WORDS = 'the wording of an error'
 DEVICE = 'the same on the host; tests/device tells, on a device'
 
 STYLES = re.compile(
@@ -20,6 +19,10 @@ SIZES = re.compile(r'^(m,n,k=|[ab]=np\.asfortranarray)')
 # By module: the line, why, and what it may become. Blanks do not matter.
 EQUIVALENT = {
     'base': [
+        ("first = ['rectify'] * (parameters[0].default is parameters[0].empty)",
+         'all have one', *(
+             "first = ['rectify'] * (parameters[0].default is parameters["
+             f'{i}].empty)' for i in (1, -1))),
         ('key = types if len(types) > 1 else types[0]', ONE,
          'key = types if len(types) > 1 else types[-1]'),
         ('stand_ins, [y if inputs == stand_ins else move_to_device(y)],',
