@@ -7,11 +7,10 @@ without "test_" is one of the ways below; what is not here stands there:
 
 - captured variables, pickles, threads, test values, `None` and disconnected
   gradients: test_base; modes without the rewrite, Rop, known_grads of other
-  types: test_op; infinity, NaN, subnormal numbers and random graphs, in all
-  modes: test_contract; leaks: test_memory; another device: tests/device.
+  types: test_op; all types, infinity, NaN, subnormal numbers and random graphs:
+  test_contract; leaks: test_memory; another device: tests/device.
 """
 import copy
-import os
 import pickle
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import gradmod
 from gradmod import DeconvNet, GuidedBackprop, ModifiedBackprop, ZeroBackprop
 
 from . import reference
+from .conftest import ROOT
 from .test_op import is_opaque
 
 relu = lasagne.nonlinearities.rectify
@@ -555,9 +555,6 @@ def test_warn_float64(case):
 
 # Types
 
-PATTERNS = [(), (0,), (1,), (0, 0), (1, 0), (0, 1, 0), (1, 0, 0, 1),
-            (0, 0, 0, 0, 0)]
-SIZES = 2, 3, 2, 3, 2
 LEVELS = [-2, -1, -.5, -0., 0, .25, 1, 1.5]  # exact, also in float16
 
 
@@ -586,21 +583,6 @@ def elementwise(case, type, mode):
         for A, B in zip((Z, U, G), before):
             np.testing.assert_array_equal(A, B)
     return check
-
-
-@pytest.mark.parametrize('pattern', PATTERNS, ids=str)
-def test_types(pattern):
-    rng = np.random.RandomState(0)
-    for case, dtype, mode in [('guided', 'float16', PY),
-                              ('carrying', 'float32', WHOLE),
-                              ('binary', 'float64', PY)]:
-        check = elementwise(
-            case, T.TensorType(dtype, [bool(b) for b in pattern]), mode)
-        shape = [1 if b else n for b, n in zip(pattern, SIZES)]
-        check(*rng.choice(LEVELS, [3] + shape).astype(dtype))
-        for i, b in enumerate(pattern):  # and nothing at all
-            if not b:
-                check(*np.zeros([3] + shape[:i] + [0] + shape[i + 1:], dtype))
 
 
 LAYOUTS = dict([
@@ -678,31 +660,24 @@ def test_lasagne_loops(layer, options):
     assert abs(want[1] - gradient(T.tanh)[1]).max() > .1
 
 
-# Copies, pickles, processes, threads
+# Copies, pickles, processes
 
 def things():
-    """What is to be copied, by name."""
-    found = {}
-    for name, mode in ('expanded', PY), ('whole', WHOLE):
+    """What is to be copied: two functions, and an expression."""
+    found = []
+    for mode in PY, WHOLE:
         p = Problem('carrying', 'float64', mode)
         outputs = [p.y] + theano.grad(p.cost, p.wrt)
-        found[name] = p.function(outputs)
-    return dict(found, rule=p.case.new('float64'), used_rule=p.rule,
-                expression=(list(p.values), outputs))
+        found.append(p.function(outputs))
+    return found, (list(p.values), outputs)
 
 
 def check_things(found):
-    for name, thing in found.items():
-        p = Problem('carrying', 'float64', PY)
-        if name == 'expression':
-            thing = theano.function(*thing, mode=PY, on_unused_input='ignore')
-        elif 'rule' in name:
-            p.rule, p.parameters = thing, carried_by(thing)
-            cost = (p.c * p.F(p.z, p.u)).sum()
-            thing = p.function(
-                [p.F(p.z, p.u)] + theano.grad(cost, p.wrt[:2] + p.parameters),
-                list(p.values)[:4] + p.parameters[1:])
-        same(thing(*p.values.values()),
+    functions, expression = found
+    p = Problem('carrying', 'float64', PY)
+    for f in functions + [theano.function(*expression, mode=PY,
+                                          on_unused_input='ignore')]:
+        same(f(*p.values.values()),
              [p.case.value(p.Z, p.U)] + p.gradients(), 'float64')
 
 
@@ -710,15 +685,14 @@ def test_copies(tmp_path):
     original = things()
     path = tmp_path / 'things'
     path.write_bytes(pickle.dumps(original, pickle.HIGHEST_PROTOCOL))
-    check_things(pickle.loads(path.read_bytes()))
-    check_things(copy.deepcopy(original))
-    check_things(original)
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for found in pickle.loads(path.read_bytes()), copy.deepcopy(
+            original), original:
+        check_things(found)
     subprocess.check_call([
         sys.executable, '-c', 'import gradmod, pickle, sys\n'
         'sys.path.insert(0, sys.argv[1])\n'
         'from tests.test_matrix import check_things\n'
-        'check_things(pickle.load(open(sys.argv[2], "rb")))', root, str(path)])
+        'check_things(pickle.load(open(sys.argv[2], "rb")))', ROOT, str(path)])
 
 
 # A rule that is the true gradient, against finite differences
