@@ -170,8 +170,10 @@ def test_a_whole_number_is_a_float():
     assert theano.grad(y, x).eval({x: 5}) == 2
 
 
-class Scaled(ModifiedBackprop):
-    def __init__(self, nonlinearity, factor=1):
+class Times(ModifiedBackprop):
+    """g times the attribute `factor`."""
+
+    def __init__(self, nonlinearity, factor=2):
         super().__init__(nonlinearity)
         self.factor = factor
 
@@ -182,7 +184,7 @@ class Scaled(ModifiedBackprop):
 @pytest.mark.parametrize('make, message', [
     (lambda: GuidedBackprop(None), 'GuidedBackprop: expected a function'),
     (lambda: ModifiedBackprop('relu'), r"expected.*got str \('relu'\)$"),
-    (lambda: Scaled(.5), r'Perhaps you meant Scaled\(rectify, factor=0.5\)'),
+    (lambda: Times(.5), r'Perhaps you meant Times\(rectify, factor=0.5\)'),
     (lambda: gradmod.GradientReversal(.5),
      r'Perhaps you meant GradientReversal\(factor=0.5\)'),
     (lambda: type('Nothing', (ModifiedBackprop,), {
@@ -215,7 +217,7 @@ def test_what_a_subclass_may_define():
 
 
 def test_around_another_nonlinearity():
-    rule = Scaled(relu, 3)
+    rule = Times(relu, 3)
     rule(T.fmatrix())
     other = rule.around(T.tanh)
     assert other.calls == 0 and other.ops == {} and rule.nonlinearity is relu
@@ -444,7 +446,7 @@ def test_test_values_of_what_a_rule_computes_from_what_it_refers_to():
     used = GuidedBackprop(lambda z: T.maximum(z, z * T.exp(T.sqr(slope))))
     used(T.fvector())
     with change_flags(compute_test_value='raise'):
-        new = Scaled(lambda z: z, T.exp(T.sqr(slope)))
+        new = Times(lambda z: z, T.exp(T.sqr(slope)))
         for rule, factor in [(used, np.exp(.25)), (new, 1)]:
             y = rule(z)
             np.testing.assert_allclose(

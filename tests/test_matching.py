@@ -11,26 +11,15 @@ from hypothesis import strategies as st
 from theano import sparse
 
 import gradmod
-from gradmod import RECTIFIERS, GuidedBackprop, ModifiedBackprop, override_in
+from gradmod import RECTIFIERS, GuidedBackprop, override_in
 
 from . import reference
+from .test_base import PY, Times, W, Z
 
 # What is left alone is told, and nothing else is.
 pytestmark = pytest.mark.filterwarnings('error::UserWarning')
 
-PY = theano.Mode(linker='py', optimizer='fast_compile')
-Z = np.array([[-1, 2, -3], [4, -5, 6]], 'float32')
-W = np.array([[1, 2, 3], [-4, -5, 6]], 'float32')
 NO_RELU = 'no ReLU; to include it, put a rule around its function'
-
-
-class Times(ModifiedBackprop):
-    def __init__(self, nonlinearity, factor=2):
-        super().__init__(nonlinearity)
-        self.factor = factor
-
-    def grad(self, inputs, out_grads):
-        return (out_grads[0] * self.factor,)
 
 
 def find(y, rule=GuidedBackprop, **options):

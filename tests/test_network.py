@@ -24,10 +24,11 @@ from gradmod import (DeconvNet, GuidedBackprop, GuidedGradient,
 from gradmod.network import Place, modified
 from gradmod.report import Report
 
+from .models import PY
+
 # Most tests call no rule, and mix rectifiers. Those of warnings override this.
 pytestmark = pytest.mark.filterwarnings('ignore:no rule was called',
                                         'ignore:.*leaves alone')
-PY = theano.Mode(linker='py', optimizer='fast_compile')
 NOT_KNOWN = 'not known to be ReLU; select it, or see override_in'
 BY_ITSELF = 'may rectify by itself; see override_in'
 

@@ -7,7 +7,7 @@ from gradmod import GuidedBackprop, ZeroBackprop
 from gradmod.op import GradientOverrideOp, expand_gradient_override
 
 from . import reference
-from .test_base import FAST, GUIDED, OPAQUE, PY, Scaled, W, Z, check
+from .test_base import FAST, GUIDED, OPAQUE, PY, Times, W, Z, check
 
 pytestmark = pytest.mark.usefixtures('no_compiler')
 
@@ -36,7 +36,7 @@ def test_no_op_of_ours_is_left_in_a_compiled_function(mode):
     y = inner(inner(z) - 1)
     first = theano.grad((y * w).sum(), z)
     second = theano.grad((first * w).sum(), w)
-    outer = Scaled(lambda z: inner(z) * 2, 3)  # in a loop, around another
+    outer = Times(lambda z: inner(z) * 2, 3)  # in a loop, around another
     h, _ = theano.scan(lambda row, h: outer(row + h), sequences=z,
                        outputs_info=T.zeros_like(z[0]))
     f = theano.function([z, w], [y, first, second, theano.grad(h.sum(), z)],
@@ -147,7 +147,7 @@ def test_disconnected_output_gradient_means_zeros():
 
 def test_connection_pattern_of_inputs_that_only_the_rule_uses():
     factor, z = T.fscalar('factor'), T.fmatrix('z')
-    y = Scaled(T.nnet.relu, factor)(z)
+    y = Times(T.nnet.relu, factor)(z)
     assert y.owner.op.connection_pattern(y.owner) == [[True], [False]]
     with pytest.raises(theano.gradient.DisconnectedInputError):
         theano.grad(y.sum(), factor)
@@ -170,8 +170,8 @@ def test_broadcastable_output_gradient():
 def test_rop():
     # forward mode would have the function's own derivative: an error
     z, v = T.fmatrices('zv')
-    for y in (GuidedBackprop(T.nnet.relu)(z), T.exp(Scaled(T.tanh, 3)(z * 2)),
-              theano.scan(Scaled(T.tanh, 3), z)[0],
-              theano.OpFromGraph([z], [Scaled(T.tanh, 3)(z)])(z)):
+    for y in (GuidedBackprop(T.nnet.relu)(z), T.exp(Times(T.tanh, 3)(z * 2)),
+              theano.scan(Times(T.tanh, 3), z)[0],
+              theano.OpFromGraph([z], [Times(T.tanh, 3)(z)])(z)):
         with pytest.raises(NotImplementedError, match='no forward mode'):
             theano.Rop(y, z, v)

@@ -17,10 +17,9 @@ from gradmod.sanity import (RandomizationReport, class_sensitivity, permute,
                             spearman_abs, ssim)
 
 from . import reference
+from .models import PY, RULES
 
 pytestmark = pytest.mark.usefixtures('no_compiler')
-PY = theano.Mode(linker='py', optimizer='fast_compile')
-RULES = {None: reference.plain, GuidedBackprop: reference.guided}
 CLASSES = 4
 X = np.random.RandomState(1).randn(6, 5)
 
