@@ -14,6 +14,7 @@ import contextlib
 import gc
 import glob
 import hashlib
+import itertools
 import json
 import os
 import pickle
@@ -335,11 +336,14 @@ class Worker:
                 f.flush()
 
     def outcome(self, mutated, tests, seconds):
-        chosen, total = {}, 0
+        chosen, total, functions = {}, 0, {}
         for name in sorted(tests, key=seconds.get):
-            total += seconds[name]
-            if total <= self.seconds:
-                chosen[name] = seconds[name]
+            functions.setdefault(name.split('[')[0], []).append(name)
+        for names in itertools.zip_longest(*functions.values()):
+            for name in filter(None, names):
+                total += seconds[name]
+                if total <= self.seconds:
+                    chosen[name] = seconds[name]
         if not chosen:
             return 'survived'
         files = sorted(set(name.split('::')[0] for name in chosen))
