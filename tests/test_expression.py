@@ -139,8 +139,10 @@ def test_several_outputs():
 def test_within_a_graph_that_carries_overrides():
     x = T.fmatrix('x')
     y = Times(T.nnet.relu, 3)(T.nnet.relu(x)) - 1
-    with pytest.warns(UserWarning, match=r'inside of 1 times Times\(relu\)\. Put'):
+    with pytest.warns(UserWarning, match=r'inside of 1 times Times\(relu\)\. '
+                      'Put') as warned:
         new, report = override_in(y, Times)
+    assert [w.filename for w in warned] == [__file__]
     assert len(report) == 1  # the other has its rule
     np.testing.assert_array_equal(slopes(new, x, Z), np.full_like(Z, 6))
     # not where somebody says what is wanted, nor of what is no rectifier

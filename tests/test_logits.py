@@ -82,10 +82,14 @@ def test_what_has_no_logits(output):
     assert logits_of(y) is y
 
 
-def test_a_sigmoid_keeps_its_shift():
+def test_what_is_no_shift():
     z = T.dmatrix('z')
     shifted = z - z.max(axis=1, keepdims=True)
     assert logits_of(T.nnet.sigmoid(shifted)) is shifted
+    for type in T.dmatrix, T.dcol:
+        difference = type() - type()
+        for f in SOFTMAXES.values():
+            assert logits_of(f(difference)) is difference
 
 
 def test_softmax_can_be_left_in(net):

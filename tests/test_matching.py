@@ -121,7 +121,7 @@ def test_relatives_are_left_alone_and_named(write, form):
     y = T.nnet.relu(write(z) - .5)
     with pytest.warns(UserWarning, match=re.escape(
             f'leaves alone what is no ReLU: 1 times {form}. ')) as warned:
-        report = find(y)
+        _, report = override_in(y, GuidedBackprop)
     assert len(warned) == 1 and warned[0].filename == __file__
     assert [m.depth for m in report] == [0, 1]
     ((match, reason),) = report.left_alone

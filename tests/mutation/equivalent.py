@@ -37,11 +37,20 @@ EQUIVALENT = {
         ("return (f'perhaps you meant {close[0]!r}' if close else", ONE,
          "return (f'perhaps you meant {close[-1]!r}' if close else"),
     ],
+    'expression': [
+        ('return (new[0] if single else new), report', ONE,
+         'return (new[-1] if single else new), report'),
+        ('return graft([output], memo)[0]', ONE,
+         'return graft([output], memo)[-1]'),
+    ],
     'graphs': [
         ('return lambda v: inputs_of(v) if first <= number(v) <= last else []',
          'the first is a stand-in, the last is thrown away',
          'return lambda v: inputs_of(v) if first < number(v) <= last else []',
          'return lambda v: inputs_of(v) if first <= number(v) < last else []'),
+    ],
+    'logits': [
+        ('return inputs[0]', ONE, 'return inputs[-1]'),
     ],
     'op': [
         ('parents = parents_since(inputs[0])',
