@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import warnings
@@ -155,13 +156,15 @@ def test_where_the_channels_are_is_not_guessed():
     maps = np.random.RandomState(0).randn(2, 12, 11, 4)
     for measure in spearman, spearman_abs, ssim:
         for bad in maps, maps[..., :1]:
-            with pytest.raises(ValueError, match='may have channels last: e'):
+            with pytest.raises(ValueError, match=re.escape(
+                    f'shape {bad.shape} may have channels last: expected')):
                 measure(bad, bad)
         with pytest.raises(KeyError, match='last'):
             measure(maps, maps, data_format='last')
         with pytest.raises(ValueError):
             measure(maps, maps[:1], data_format='channels_last')
-    for shape in (2, 3, 4, 4), (2, 8, 8, 5), (2, 4, 8, 4), (2, 8, 1, 4):
+    for shape in (2, 3, 4, 4), (2, 8, 8, 5), (2, 4, 8, 4), (2, 8, 1, 4), (
+            2, 12, 4):
         maps = np.random.RandomState(0).randn(*shape)
         np.testing.assert_allclose(spearman(maps, maps), 1)
 
@@ -225,6 +228,7 @@ def test_what_draw_gets(net, monkeypatch):
         (before[i][2], np.random.RandomState([0, i]).rand())
         for i in (4, 5, 2, 3, 0, 1)]
     assert report.undefined == 18 and not report.zero.any()
+    assert report.maps is None
 
 
 @pytest.mark.parametrize('kind', ['layer', 'expression'])
@@ -587,6 +591,10 @@ def test_how_reports_are_drawn():
         figure = plot_reports(reports)
         figure.canvas.draw()
     assert tuple(figure.get_size_inches()) == (7, 4)
+    assert figure.get_constrained_layout()
+    boxes = [axes.get_window_extent() for axes in figure.axes]
+    assert boxes[0].x1 < boxes[1].x0 and boxes[0].y0 == boxes[1].y0
+    assert boxes[0].height > figure.bbox.height / 2
     for axes, measure, low in zip(figure.axes, ['spearman', 'ssim'],
                                   [-.55, -1.05]):
         assert axes.get_title() == measure and axes.get_ylim() == (low, 1.05)
