@@ -23,20 +23,8 @@ RNG = np.random.RandomState(3)
 
 
 @pytest.fixture(autouse=True)
-def little_c_code(monkeypatch):
-    """C code for convolutions and pools alone: most of the time goes there."""
-    make = theano.Op.make_c_thunk
-
-    def make_c_thunk(op, *args):
-        if not any(name in type(op).__name__ for name in ('Corr', 'Pool')):
-            raise theano.gof.utils.MethodNotDefined
-        return make(op, *args)
-    monkeypatch.setattr(theano.Op, 'make_c_thunk', make_c_thunk)
+def float64(little_c_code, monkeypatch):
     monkeypatch.setattr(theano.compile.mode, 'instantiated_default_mode', MODE)
-
-
-@pytest.fixture(autouse=True)
-def float64(monkeypatch):
     monkeypatch.setattr(theano.config, 'floatX', 'float64')
 
 

@@ -13,6 +13,8 @@ from lasagne import layers as L
 from lasagne.nonlinearities import rectify, softmax, tanh
 from nn_patterns.patterns.combined import CombinedPatternComputer
 
+from .. import internals
+
 IMAGES, LARGEST = (3, 16, 16), 1e-10
 
 
@@ -58,14 +60,7 @@ def close(got, wanted):
 @pytest.fixture(autouse=True)
 def little_c_code(monkeypatch):
     """C code for what most of the time goes to alone."""
-    make = theano.Op.make_c_thunk
-
-    def make_c_thunk(op, *args):
-        if not any(name in type(op).__name__ for name in (
-                'Corr', 'Pool', 'Images2Neibs')):
-            raise theano.gof.utils.MethodNotDefined
-        return make(op, *args)
-    monkeypatch.setattr(theano.Op, 'make_c_thunk', make_c_thunk)
+    internals.little_c_code(monkeypatch, 'Corr|Pool|Images2Neibs')
     monkeypatch.setattr(theano.config, 'optimizer', 'fast_compile')
 
 
