@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from lasagne.layers import (Conv2DLayer, DenseLayer, GlobalPoolLayer,
-                            get_all_layers, get_output)
+from lasagne.layers import (Conv2DLayer, DenseLayer, FeaturePoolLayer,
+                            GlobalPoolLayer, get_all_layers, get_output)
 
 from gradmod import GuidedBackprop, ZeroBackprop, cam, saliency_map
 from gradmod._theano import ancestors
@@ -236,6 +236,9 @@ def test_the_last_layer_with_pixels_is_the_default():
     assert Score(DenseLayer(pooled, 2)).layer_name == 'another'
     assert Score(pooled, GuidedBackprop).layer_name == 'another'
     assert Score(mlp()[0]).layer is None
+    # the positions of maxima, which nothing uses, are no layer
+    maxout = FeaturePoolLayer(get_all_layers(net)[1], 2, name='maxout')
+    assert Score(DenseLayer(maxout, 2)).layer_name == 'maxout'
 
     x = T.dtensor4('x')
     A = T.nnet.relu(T.nnet.conv2d(x, CONVOLUTION))

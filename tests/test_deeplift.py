@@ -108,6 +108,25 @@ def test_max_pooling_is_complete():
         maps.reshape(4, 2, 2, 2, 2, 2).sum(axis=(3, 5))[:, 1], change[:, 1])
 
 
+@pytest.mark.parametrize('target', [
+    lambda z: T.tanh(z[:, 1]), lambda z: z.max(axis=1) - z[:, 0] ** 3])
+def test_a_function_of_the_logits_is_covered(net, target):
+    details = compiled(net, method='deeplift', target=target,
+                       baseline=BASELINES).explain(X)
+    np.testing.assert_allclose(details.completeness_error, 0, atol=1e-12)
+    assert abs(details.maps).max() > .01
+
+
+def test_integers_and_flags_have_derivatives_of_zero():
+    x = T.dmatrix('x')
+    rows = x.shape[0] // 1
+    y = T.nnet.relu(x).reshape((rows, 4)) + (x > 9).sum(axis=1, keepdims=True)
+    maps, _, _, _, error = compiled(y, input_var=x, method='deeplift',
+                                    target=1).explain(X)
+    np.testing.assert_array_equal(maps, reference.relu(X) * np.eye(4)[1])
+    np.testing.assert_array_equal(error, 0)
+
+
 def test_what_it_does_not_cover_is_in_the_error():
     x = T.dmatrix('x')
     f = compiled((x * x[:, ::-1])[:, :3], input_var=x, method='deeplift')
