@@ -165,7 +165,7 @@ class Score:
         x = wrt or [v for v in self.inputs if is_float_tensor(v)]
         if self.x is None:
             self._check_input(x)
-        layer = (_last(x, z) if self._layer is None
+        layer = (_last(x, z, names) if self._layer is None
                  else outputs.get(self._layer, self._layer))
         self.layer_name, self.wrt_name = [
             ', '.join(names.get(v, str(v)) for v in some) for some in ([layer], x)]
@@ -275,9 +275,10 @@ class Score:
         return other
 
 
-def _last(x, z):
+def _last(x, z, names):
     """The last variable on the way from x to z that is a layer with pixels."""
-    below, spatial, last, used = set(x), set(), None, {*ancestors([z])}
+    below, spatial, last = set(x), set(), None
+    layers = {*(names or ancestors([z]))}
     for node in io_toposort([], [z]):
         if below.intersection(node.inputs):
             below.update(node.outputs)
@@ -286,7 +287,7 @@ def _last(x, z):
                     is_spatial(node) or spatial.intersection(node.inputs)):
                 spatial.update(node.outputs)
                 for v in node.outputs:
-                    if 2 < v.ndim in [i.ndim for i in x] and v in used:
+                    if 2 < v.ndim in [i.ndim for i in x] and v in layers:
                         last = v
     return last
 

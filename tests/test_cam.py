@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from lasagne.layers import (Conv2DLayer, DenseLayer, FeaturePoolLayer,
-                            GlobalPoolLayer, get_all_layers, get_output)
+from lasagne.layers import (Conv1DLayer, Conv2DLayer, DenseLayer,
+                            DimshuffleLayer, EmbeddingLayer, FeaturePoolLayer,
+                            GlobalPoolLayer, InputLayer, get_all_layers,
+                            get_output)
 
 from gradmod import GuidedBackprop, ZeroBackprop, cam, saliency_map
 from gradmod._theano import ancestors
@@ -226,6 +228,26 @@ def test_grad_cam_plus_plus_where_nothing_depends_on_a_pixel():
     np.testing.assert_allclose(f(image), np.repeat(w * image[:, :1], 2, axis=1))
 
 
+def words():
+    net = EmbeddingLayer(InputLayer((None, 9), T.lmatrix()), 7, 4, name='words')
+    net = DimshuffleLayer(net, (0, 2, 1), name='dimensions first')
+    net = Conv1DLayer(net, 5, 3, name='signals')
+    return DenseLayer(GlobalPoolLayer(net), 2)  # which has reshapes
+
+
+def test_channels_of_signals():
+    # the dimensions of words are the channels, but on another axis
+    with pytest.raises(ValueError, match='the input has not: pass resize=False'):
+        saliency_map(words(), wrt='words', method='gradcam')
+    with pytest.raises(ValueError, match='first, not channels_last'):
+        saliency_map(words(), wrt='words', method='gradcam', resize=False,
+                     data_format='channels_last')
+    maps = saliency_map(words(), wrt='dimensions first', method='gradcam')
+    assert maps.ndim == 3
+    assert saliency_map(words(), wrt='words', method='gradcam',
+                        resize=False).ndim == 2
+
+
 def test_the_last_layer_with_pixels_is_the_default():
     net = convnet(convolution=real_convolution)
     last = Score(net)
@@ -240,8 +262,13 @@ def test_the_last_layer_with_pixels_is_the_default():
     maxout = FeaturePoolLayer(get_all_layers(net)[1], 2, name='maxout')
     assert Score(DenseLayer(maxout, 2)).layer_name == 'maxout'
 
+    assert Score(words(), wrt='words').layer_name == 'signals'
+
     x = T.dtensor4('x')
     A = T.nnet.relu(T.nnet.conv2d(x, CONVOLUTION))
+    # a recurrent layer has another axis in front of that of the samples
+    states = theano.scan(lambda v: v * 2, [A.dimshuffle(3, 0, 1, 2)])[0]
+    assert Score(states[-1].sum(axis=2), input_var=x).layer is A
     z = A.sum(axis=(2, 3)) ** 2
     assert Score(z, input_var=x).layer is A
     # below a rule, the layer that its function makes
