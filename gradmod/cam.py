@@ -197,7 +197,8 @@ def _cam(score, x, data_format, resize, weights, alike=False):
     alike |= resize
     if alike and A.ndim != x.ndim:
         raise TypeError(f'a layer of {A.ndim} dimensions has no map of the size '
-                        f'of an input of {x.ndim}: pass resize=False')
+                        f'of an input of {x.ndim}: pass resize=False '
+                        '(but for Score-CAM, which has no other)')
     data_format = _data_format(score, x, data_format, alike)
     channels = 1 if data_format == 'channels_first' else A.ndim - 1
     pixels = [axis for axis in range(1, A.ndim) if axis != channels]

@@ -169,6 +169,20 @@ def test_gradcam_at_the_size_of_the_layer():
     np.testing.assert_allclose(f(X), 2 * reference.relu(X))
     with pytest.raises(TypeError, match='pass resize=False'):
         compiled(A[:, 1].sum(axis=1), **options)
+    options['method'] = 'scorecam'  # whose masks are of the input's size
+    with pytest.raises(TypeError, match='but for Score-CAM'):
+        compiled(A[:, 1].sum(axis=1), resize=False, **options)
+
+
+def test_a_constant_channel_masks_all():
+    x = T.dtensor4('x')
+    image = np.arange(4.).reshape(1, 1, 2, 2)
+    A = T.concatenate([x, T.ones_like(x)], axis=1)
+    f = compiled(A.sum(axis=(1, 2, 3)), input_var=x, layer=A, method='scorecam',
+                 target=lambda z: z, data_format='channels_first', resize=False)
+    scores = np.array([(image * image / 3).sum() + 4, 4])
+    w = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+    np.testing.assert_allclose(f(image), w[0] * image[0] + w[1])
 
 
 def test_what_gradcam_refuses():
@@ -183,6 +197,11 @@ def test_what_gradcam_refuses():
         with pytest.raises(ValueError, match="expected data_format='channels_fi"):
             saliency_map(A.sum(axis=(1, 2, 3)), layer=A, data_format=wrong,
                          **options)
+    some = T.nnet.conv2d(x, CONVOLUTION)[:, :2]  # of the channels
+    saliency_map(some.sum(axis=(1, 2, 3)), layer=some, **options)
+    with pytest.raises(TypeError, match='of one input: say which by wrt'):
+        saliency_map(convnet(), method='gradcam', layer='convolution',
+                     wrt=['#0 InputLayer'])
     with pytest.raises(TypeError, match='found none: say which by layer'):
         saliency_map(convnet(), method='gradcam')
     with pytest.raises(TypeError, match='expected a layer of shape .*matrix'):

@@ -49,7 +49,7 @@ def test_rescale(dtype):
     T.tanh, T.nnet.elu, T.nnet.softplus, lambda z: z * T.nnet.sigmoid(z),
     lambda z: T.nnet.relu(z, .2), lambda z: T.maximum(z, .1 * z),
     lambda z: T.clip(z, 0, 1), lambda z: z * (z > 0), lambda z: z ** 3 / 2,
-    lambda z: z + T.nnet.relu(-z)])
+    lambda z: z + T.nnet.relu(-z), lambda z: z * z, lambda z: 1 / (z + 9)])
 def test_nonlinearities_of_any_form(f):
     net = InputLayer((None, 4), T.dmatrix('x'))
     net = DenseLayer(net, 5, nonlinearity=f)
@@ -115,6 +115,20 @@ def test_a_function_of_the_logits_is_covered(net, target):
                        baseline=BASELINES).explain(X)
     np.testing.assert_allclose(details.completeness_error, 0, atol=1e-12)
     assert abs(details.maps).max() > .01
+
+
+def test_what_is_broadcast_has_rules_too():
+    x = T.TensorType('float64', (False, True))('x')
+    f = compiled(abs(x - np.arange(3.)), input_var=x, method='deeplift', target=2)
+    np.testing.assert_allclose(f([[1.], [5]]), [[-1.], [1]])
+
+
+def test_the_derivative_where_hardly_anything_changes():
+    x = T.dmatrix('x')
+    maps = compiled(T.tanh(x), input_var=x, method='deeplift', target=1,
+                    baseline=X[0])(X[:1] + 2e-8)
+    np.testing.assert_allclose(maps[0, 1] / (X[0, 1] + 2e-8 - X[0, 1]),
+                               1 - np.tanh(X[0, 1] + 2e-8) ** 2, rtol=1e-12)
 
 
 def test_integers_and_flags_have_derivatives_of_zero():

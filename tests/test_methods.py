@@ -216,6 +216,9 @@ def test_baselines_of_several_inputs_in_closed_form():
             baseline=[several[:1], 1])([A, B])
         np.testing.assert_allclose(one, 3 * (A - several[0]))
         np.testing.assert_allclose(number, B ** 2 - 1)
+        with pytest.raises(ValueError, match='each of 2 inputs, got 3'):
+            saliency_map(a + b, method=method, input_var=[a, b],
+                         baseline=[0, 1, 2])
         with pytest.raises(ValueError, match=r'as many .* got \[3, 2\]'):
             saliency_map(a + b, method=method, input_var=[a, b],
                          baseline=[several, several[:2]])

@@ -468,6 +468,10 @@ def two():
 
 def test_arrays_of_several_inputs(two):
     B = np.ones((5, 4), 'int32')
+    a, b = T.dmatrices('ab')
+    one = compiled(3 * a + b, input_var=[a, b], target=1,  # one map of all
+                   method=lambda score, x: sum(methods.gradient(score, x)))
+    np.testing.assert_array_equal(one([X, X]), 4 * np.eye(4)[[1] * 5])
     maps, none = two([X, B], batch_size=2)
     assert none is None
     np.testing.assert_array_equal(maps, 3 * np.eye(4)[[1] * 5])
