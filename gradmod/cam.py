@@ -197,7 +197,8 @@ def _cam(score, x, data_format, resize, weights, alike=False):
     alike |= resize
     if alike and A.ndim != x.ndim:
         raise TypeError(f'a layer of {A.ndim} dimensions has no map of the size '
-                        f'of an input of {x.ndim}: pass resize=False')
+                        f'of an input of {x.ndim}: pass resize=False '
+                        '(but for Score-CAM, which has no other)')
     data_format = _data_format(score, x, data_format, alike)
     channels = 1 if data_format == 'channels_first' else A.ndim - 1
     pixels = [axis for axis in range(1, A.ndim) if axis != channels]
@@ -229,11 +230,14 @@ def _data_format(score, x, given, alike):
         v, axis = place
         if v is x or not v.owner or isinstance(v.owner.op, T.Reshape):
             return []
-        if isinstance(v.owner.op, DimShuffle):
-            axis = v.owner.op.new_order[axis]
-        inputs = v.owner.inputs[:1] if is_spatial(v.owner) else v.owner.inputs
-        return [(i, axis) for i in inputs
-                if axis != 'x' and getattr(i, 'ndim', 0) == A.ndim]
+        op, (first, *others) = v.owner.op, v.owner.inputs
+        if isinstance(op, (DimShuffle, T.Subtensor)):  # as around signals
+            kept = op.new_order if isinstance(op, DimShuffle) else [
+                i for i in range(first.ndim)
+                if isinstance(dict(enumerate(op.idx_list)).get(i, slice(0)), slice)]
+            return [] if kept[axis] == 'x' else [(first, kept[axis])]
+        return [(i, axis) for i in [first] + others * (not is_spatial(v.owner))
+                if getattr(i, 'ndim', 0) == v.ndim]
 
     # From the layer up to x: every variable, and the axis of the channels.
     places = {name: list(walk([(A, axis)], above))

@@ -5,6 +5,7 @@ from theano import scalar
 
 from ._theano import Elemwise, Scan, io_toposort
 from .base import ModifiedBackprop
+from .errors import is_float_tensor
 from .graphs import conform, graft
 from .methods import as_list, each, from_baseline, gradient
 from .rules import like
@@ -67,9 +68,10 @@ def deeplift(score, x, baseline=0):
 
     def attributions(b):
         points = dict(zip(as_list(x), as_list(b)))
-        points.update(zip(as_list(b), as_list(b)))
-        rescaled = score.through(lambda z: _with_rules(z, as_list(x), points))
-        return each(lambda v, b, g: (v - b) * g, x, b, gradient(rescaled, x))
+        points.update((v, v) for v in as_list(b) + score.fixed)
+        value = _with_rules(score.value, as_list(x), points, score.fixed)
+        return each(lambda v, b, g: (v - b) * g, x, b,
+                    gradient(lambda _: value, x))
     return from_baseline(attributions, score, x, baseline)
 
 
@@ -121,38 +123,42 @@ class RescaleMaximum(Rescale):
         return theano.grad(None, z, known_grads={y: g / ties})
 
 
-def _with_rules(z, x, points):
+def _with_rules(z, x, points, fixed):
     """z with a rule wherever it is no linear function of x."""
-    # Each variable that depends on x, and what it is an elementwise function of.
-    root = {v: v for v in x}
-    order = []
-    for node in io_toposort(x, [z]):
-        roots = {root[i] for i in node.inputs if i in root}
-        if roots:
-            order.append(node)
-            alike = isinstance(node.op, Elemwise) and len(roots) == 1
-            for v in node.outputs:
-                root[v] = v
-                for r in roots if alike else ():
-                    if r.broadcastable == v.broadcastable:
-                        root[v] = r
-    ends = {v for node in order for v in node.inputs
-            if v in root and root[node.outputs[0]] is not root[v]} | {z}
-    new = {v: v for v in x}
+    # What depends on x, and what it is an elementwise function of: its root.
+    root, curved, order = {v: v for v in x}, set(), []
+    for node in io_toposort(x + fixed, [z]):
+        used = [i for i, v in enumerate(node.inputs) if v in root]
+        if not used:
+            continue
+        order.append(node)
+        root.update(zip(node.outputs, node.outputs))
+        r, *others = {root[node.inputs[i]] for i in used}
+        v = node.outputs[0]
+        if (isinstance(node.op, Elemwise) and not others
+                and r.broadcastable == v.broadcastable):
+            root[v] = r
+            if (curved.intersection(node.inputs)
+                    or not _is_linear(node.op.scalar_op, used)):
+                curved.add(v)
+    curved &= {v for node in order for v in node.inputs
+               if v in root and root[node.outputs[0]] is not root[v]} | {z}
+    new = {v: v for v in x + fixed}
     for node in order:
         if isinstance(node.op, Scan):
             raise ValueError('deeplift: the network has a loop (theano.scan), '
                              'whose values for the baseline are not known')
-        v, rule, r = node.outputs[0], Rescale, root[node.outputs[0]]
+        v, rule = node.outputs[0], Rescale
+        r = root[v]
         if _is_maximum(node.op):
             rule, r = RescaleMaximum, node.inputs[0]
-        elif v not in ends or _is_linear(v, root):
+        elif v not in curved:
             continue
-
-        def nonlinearity(z, v=v, r=r):
-            return graft([v], {r: z})[0]
-        (at,) = graft([r], new)
-        new[v] = conform(rule(nonlinearity, points)(at), v.type)
+        if is_float_tensor(v):
+            def nonlinearity(z, v=v, r=r):
+                return graft([v], {r: z})[0]
+            (at,) = graft([r], new)
+            new[v] = conform(rule(nonlinearity, points)(at), v.type)
     return graft([z], new)[0]
 
 
@@ -161,13 +167,7 @@ def _is_maximum(op):
             or type(op).__name__ == 'Pool' and op.mode == 'max')
 
 
-def _is_linear(v, root):
-    """Whether a variable is a linear function of its root."""
-    if v is root[v]:
-        return True
-    inputs, op = v.owner.inputs, v.owner.op.scalar_op
-    used = [i for i, w in enumerate(inputs) if w in root]
-    return (isinstance(op, LINEAR) or len(used) == 1 and (
-        isinstance(op, scalar.Mul) or
-        isinstance(op, scalar.TrueDiv) and used == [0])) and all(
-            _is_linear(inputs[i], root) for i in used)
+def _is_linear(op, used):
+    """Whether a scalar op is linear in those of its inputs."""
+    return (isinstance(op, LINEAR) or isinstance(op, scalar.Mul) and len(used) < 2
+            or isinstance(op, scalar.TrueDiv) and used == [0])

@@ -259,22 +259,19 @@ def from_baseline(attributions, score, x, baseline):
         maps = as_list(attributions(b))
         sums = [m.sum(axis=tuple(range(1, m.ndim))) for m in maps]
         return maps + [score(x) - score(b) - sum(sums)]
-    counts = {len(b) for v, b in zip(as_list(x), baselines)
-              if not isinstance(b, Variable) and np.ndim(b) == v.ndim}
-    if not counts:
+    several = {i: np.asarray(b, v.dtype)
+               for i, (v, b) in enumerate(zip(as_list(x), baselines))
+               if not isinstance(b, Variable) and np.ndim(b) == v.ndim}
+    if not several:
         *maps, error = maps_and_error(*baselines)
-    elif len(counts) > 1:
+    elif len({len(b) for b in several.values()}) > 1:
         raise ValueError('expected as many baselines for each input, got '
-                         f'{sorted(counts)}')
+                         f'{[len(b) for b in several.values()]}')
     else:
-        (count,) = counts
-        sequences = [np.asarray(b, v.dtype) for v, b in zip(as_list(x), baselines)]
-        sequences = [
-            b if b.ndim == v.ndim else np.repeat(b[np.newaxis], count, axis=0)
-            for v, b in zip(as_list(x), sequences)]
         outputs, _ = theano.scan(
-            lambda *args: maps_and_error(*args[:len(sequences)]),
-            sequences=[T.constant(b) for b in sequences],
+            lambda *args: maps_and_error(*{
+                **dict(enumerate(baselines)), **dict(zip(several, args))}.values()),
+            sequences=[T.constant(b) for b in several.values()],
             non_sequences=as_list(x) + score.fixed)
         *maps, error = [v.mean(axis=0) for v in outputs]
     for v in maps:

@@ -182,6 +182,9 @@ def _explain(score, target, method, reduce, options):
             if not (isinstance(v, Variable) and getattr(v, 'ndim', 0)):
                 raise TypeError('expected method to return a tensor of maps, got '
                                 f'{describe(v)}')
+        if len(maps) not in (1, len(as_list(score.x))):
+            raise TypeError('expected method to return a map, or one for each of '
+                            f'{as_list(score.x)}, got {len(maps)}')
         tag = getattr(as_list(result)[0], 'tag', None)
         errors = [tag.completeness_error] if hasattr(
             tag, 'completeness_error') else []
@@ -334,7 +337,7 @@ def compile_saliency_function(network, rule=None, target=None,
               in zip(score.names, score.inputs, score.shapes)]
     return SaliencyFunction(
         function, description, inputs, len(inputs) > 1 or isinstance(
-            input_var, (list, tuple)), form, list(details), count,
+            input_var, (list, tuple)), score.several, form, list(details), count,
         takes_classes, target)
 
 
@@ -424,11 +427,12 @@ class SaliencyFunction:
         The number of classes, if known.
     """
 
-    def __init__(self, function, description, inputs, listed, form, details,
-                 classes, takes_classes, target):
+    def __init__(self, function, description, inputs, listed, several, form,
+                 details, classes, takes_classes, target):
         self.function, self.description = function, description
         self.inputs, self.classes = inputs, classes
-        self._listed, self._form, self._details = listed, form, details
+        self._listed, self._several = listed, several
+        self._form, self._details = form, details
         self._takes_classes = takes_classes
         self._target = target if takes_classes else None
         self._lock = threading.Lock()  # Theano's functions share their storage
@@ -517,6 +521,7 @@ class SaliencyFunction:
         return self._explain(images, target, batch_size, progress, out)
 
     def _explain(self, images, target, batch_size, progress, out):
+        target = self._target if target is None else target
         arrays = [self._check_images(array, v) for array, v in zip(
             self._in_order(images), self.inputs)]
         n = arrays[0].shape[0]
@@ -527,8 +532,8 @@ class SaliencyFunction:
         check_count('batch_size', batch_size)
         fixed = [v.shape[0] for v in self.inputs if v.shape[0]]
         size = min([batch_size] + fixed)
-        wanted = [out] if not isinstance(self._form, list) or out is None else [
-            v for v in self._in_order(out) if v is not None]
+        wanted = [v for v in as_list(self._in_order(out) if isinstance(
+            out, Mapping) else out) if v is not None]
         results, count, zero, not_finite = [], 0, 0, 0
         with self._lock:
             for i in _bar(progress, range(0, n, size)):
@@ -539,8 +544,7 @@ class SaliencyFunction:
                     results = [np.empty((n,) + v.shape[1:], v.dtype)
                                for v in values]
                     if out is not None:
-                        for place, v in zip(wanted, results):
-                            self._check_out(place, v.shape, v.dtype)
+                        self._check_out(wanted, maps, n)
                         results[:len(maps)] = wanted
                 for result, value in zip(results, values):
                     result[batch] = value
@@ -565,9 +569,14 @@ class SaliencyFunction:
         details['maps'] = maps[0]
         if isinstance(self._form, list):
             maps = [i if i is None else maps[i] for i in self._form]
-            details['maps'] = (dict(zip([v.name for v in self.inputs], maps))
-                               if isinstance(images, Mapping)
-                               and len(maps) == len(self.inputs) else maps)
+            details['maps'] = maps
+            if self._several and isinstance(images, Mapping):
+                details['maps'] = dict(zip([v.name for v in self.inputs], maps))
+        columns = np.shape(target)[1:]
+        if columns and columns != details['logits'].shape[1:]:
+            raise ValueError(
+                f'expected a target of {details["logits"].shape[1]} classes, got '
+                f'{columns[0]} columns')
         if self._takes_classes and details['classes'].shape[1] == 1:
             details['classes'] = details['classes'][:, 0]
         return Explanation(**details)
@@ -578,7 +587,7 @@ class SaliencyFunction:
             return [values]
         names = [v.name for v in self.inputs]
         if isinstance(values, Mapping):
-            if set(values) != set(names):
+            if len(values) != len(names) or set(values) != set(names):
                 raise ValueError(f'expected a dict of {names}, got '
                                  f'{list(values)}')
             return [values[name] for name in names]
@@ -597,7 +606,9 @@ class SaliencyFunction:
                 raise TypeError('expected one array of images, got objects of '
                                 'different kinds: images and their classes are '
                                 'two arguments')
-            if images.dtype.kind in 'iuf':  # Python's numbers have no dtype
+            # Python's numbers have no dtype: of integers, only their values.
+            if images.dtype.kind in 'iuf' and (wanted.dtype in T.float_dtypes or (
+                    images == images.astype(wanted.dtype)).all()):
                 images = images.astype(wanted.dtype)
         shape = (None,) + wanted.shape[1:]
         if (len(images.shape) != len(shape) or images.shape[0] == 0 or not all(
@@ -619,8 +630,6 @@ class SaliencyFunction:
                                 "for 'all', a unit or a function), got "
                                 f'{describe(target)}')
             return []
-        if target is None:
-            target = self._target
         if is_word(target, 'given'):
             raise TypeError('expected a target in the call (it was compiled for '
                             "'given'), got none")
@@ -632,13 +641,16 @@ class SaliencyFunction:
                              f'{len(target)}')
         return [target if target.ndim == 2 else np.full((1, n), target).T]
 
-    def _check_out(self, out, shape, dtype):
-        if out.shape != shape:  # a larger one would be filled in part
-            raise ValueError(f'expected out to be an array of shape {shape}, got '
-                             f'{out.shape}')
-        if not np.can_cast(dtype, out.dtype, 'same_kind'):
-            raise TypeError(f'expected out to be of a dtype for {dtype}, got '
-                            f'{out.dtype}')
+    def _check_out(self, wanted, maps, n):
+        # A larger one would be filled in part.
+        shapes = [(n,) + v.shape[1:] for v in maps]
+        if [v.shape for v in wanted] != shapes:
+            raise ValueError(f'expected out of the shapes {shapes}, got '
+                             f'{[v.shape for v in wanted]}')
+        for v, out in zip(maps, wanted):
+            if not np.can_cast(v.dtype, out.dtype, 'same_kind'):
+                raise TypeError(f'expected out to be of a dtype for {v.dtype}, '
+                                f'got {out.dtype}')
 
     def _compute(self, arrays, start, fixed):
         n = len(arrays[0])

@@ -101,28 +101,26 @@ class Score:
         if not isinstance(self._network, Layer):
             raise TypeError('expected network to be a Lasagne layer or a Theano '
                             f'variable, got {describe(self._network)}')
-        self._layers = named_layers(self._network)
-        if isinstance(self._target, tuple) and isinstance(self._target[0], str):
+        names = named_layers(self._network)  # those inside of layers, too
+        self._layers = {v: names[v] for v in get_all_layers(self._network)}
+        if isinstance(self._target, tuple) and any(
+                isinstance(name, str) for name in self._target[:1]):
             (self._network,) = self._find(self._target[:1])
             self._target = self._target[1:]
-        layers = get_all_layers(self._network)
-        self._layers = {v: self._layers[v] for v in layers}
+            self._layers = {v: names[v] for v in get_all_layers(self._network)}
         self._wrt = self._find(self._wrt)
         if self._layer is not None:
             (self._layer,) = self._find([self._layer])
-        inputs = {v.input_var: v for v in layers if isinstance(v, InputLayer)}
-        if not self.inputs:
-            self.inputs = list(inputs)
-            self.several = len(inputs) > 1 and not self._wrt
-        known = [*inputs, *_roots([v for v in inputs if v.owner])]
-        self.names, self.shapes = [], []
-        for i, v in enumerate(self.inputs):
+        known = {v.input_var: (v.name, tuple(v.shape)) for v in self._layers
+                 if isinstance(v, InputLayer)}
+        wanted, found = self.inputs or list(known), {}
+        for v in _roots([v for v in known if v.owner]):
+            known.setdefault(v, (v.name, (None,) * v.ndim))
+        for v in wanted:
             if v not in known:
                 raise ValueError('expected input_var to be an input of the '
-                                 f'network, one of {known}, got {describe(v)}')
-            self.names.append(inputs[v].name if v in inputs else v.name)
-            self.shapes.append(tuple(inputs[v].shape) if v in inputs
-                               else (None,) * v.ndim)
+                                 f'network, one of {list(known)}, got '
+                                 f'{describe(v)}')
             if v.owner:  # an expression, whose values nobody has
                 roots = _roots([v])
                 if len(roots) != 1 or not is_float_tensor(roots[0]):
@@ -130,20 +128,23 @@ class Score:
                         f'the input layer has an expression of {roots} rather '
                         'than of one float variable: explain that expression, '
                         'or say which by input_var')
-                (self.inputs[i],) = roots
-                self.shapes[i] = (None,) * roots[0].ndim
+                (v,) = roots
+            found[v] = known[v]  # once, where layers have parts of one variable
+        if not self.inputs:
+            self.several = len(found) > 1 and not self._wrt
+        self.inputs = list(found)
+        self.names, self.shapes = map(list, zip(*found.values()))
         self.data_format = 'channels_first'
 
     def _find(self, wanted):
         """The layers of the network that are wanted, themselves or by name."""
         found = []
         for one in wanted:
-            same = [v for v in self._layers if one is v or
-                    isinstance(one, str) and one == v.name]
+            same = [v for v, name in self._layers.items() if one in (v, name)]
             if len(same) != 1:
-                names = [v.name for v in self._layers if v.name]
-                raise ValueError(f'{len(same)} layers of the network are '
-                                 f'{one!r}, not 1: {perhaps(one, names)}')
+                raise ValueError(
+                    f'{len(same)} layers of the network are {one!r}, not 1: '
+                    + perhaps(one, list(self._layers.values())))
             found += same
         return found
 
@@ -157,13 +158,14 @@ class Score:
                   else ExitStack()):
                 outputs = get_output(list(self._layers), deterministic=True)
             rule = None if on_layers else rule
-            names = dict(zip(outputs, self._layers.values()))
             outputs = dict(zip(self._layers, outputs))
+            # The first name, where dropout has its input for an output.
+            names = {outputs[v]: self._layers[v] for v in reversed([*outputs])}
         z, *wrt = [outputs.get(v, v) for v in [self._network, *self._wrt]]
         x = wrt or [v for v in self.inputs if is_float_tensor(v)]
         if self.x is None:
             self._check_input(x)
-        layer = (_last(x, z) if self._layer is None
+        layer = (_last(x, z, names) if self._layer is None
                  else outputs.get(self._layer, self._layer))
         self.layer_name, self.wrt_name = [
             ', '.join(names.get(v, str(v)) for v in some) for some in ([layer], x)]
@@ -192,9 +194,10 @@ class Score:
                 raise TypeError('expected input_var (or wrt) to be a float '
                                 'variable of shape (samples, ...), got '
                                 f'{describe(v)}')
-            if {*ancestors([v])} & {*x} - {v}:
-                raise ValueError(f'{v} is made from another of {x}: explain one '
-                                 'at a time')
+            above = {*ancestors([v])}
+            if sum(u in above for u in x) > 1:
+                raise ValueError(f'{v} is made from another of {x}, or is one: '
+                                 'explain one at a time')
         self.x = x if self._listed else x[0]
 
     def _checked(self, target, maximal=False):
@@ -204,7 +207,9 @@ class Score:
         """
         if is_word(target, None, 'max'):
             return self.z.argmax(axis=1)
+        columns = []
         if not isinstance(target, Variable):
+            columns = np.shape(target)[1:]
             target = T.constant(as_classes(target))
         elif not (target.dtype in T.int_dtypes + T.uint_dtypes
                   and target.ndim < 2 + maximal):
@@ -212,8 +217,10 @@ class Score:
                             f'or a vector of integers, got {describe(target)}')
         if target.ndim:
             target = Assert('expected target to be one class for each sample, '
-                            'each row of the output')(
-                                target, T.eq(target.shape[0], self.z.shape[0]))
+                            'each row of the output, or zeros and ones of its '
+                            'shape')(
+                                target, T.eq(target.shape[0], self.z.shape[0]),
+                                *[T.eq(self.z.shape[1], n) for n in columns])
         if maximal:
             target = T.switch(T.eq(target, -2),
                               self.z.argmax(axis=1).dimshuffle(0, 'x'), target)
@@ -257,13 +264,6 @@ class Score:
         other._choose()
         return other
 
-    def through(self, function):
-        """The same score, of what a function makes of z."""
-        other = copy(self)
-        other.z = function(self.z)
-        other._choose()
-        return other
-
     def of(self, classes, maximal=False):
         """The same score, of other classes: a scalar or a vector.
 
@@ -275,16 +275,19 @@ class Score:
         return other
 
 
-def _last(x, z):
+def _last(x, z, names):
     """The last variable on the way from x to z that is a layer with pixels."""
     below, spatial, last = set(x), set(), None
+    layers = {*(names or ancestors([z]))}
     for node in io_toposort([], [z]):
         if below.intersection(node.inputs):
             below.update(node.outputs)
-            if is_spatial(node) or spatial.intersection(node.inputs):
+            order = getattr(node.op, 'new_order', [0])  # samples stay in front
+            if [*order[:1]] == [0] and (
+                    is_spatial(node) or spatial.intersection(node.inputs)):
                 spatial.update(node.outputs)
                 for v in node.outputs:
-                    if 2 < v.ndim and v.ndim in [i.ndim for i in x]:
+                    if 2 < v.ndim in [i.ndim for i in x] and v in layers:
                         last = v
     return last
 

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from lasagne.layers import (Conv2DLayer, DenseLayer, GlobalPoolLayer,
-                            get_all_layers, get_output)
+from lasagne.layers import (Conv1DLayer, Conv2DLayer, DenseLayer,
+                            DimshuffleLayer, EmbeddingLayer, FeaturePoolLayer,
+                            GlobalPoolLayer, InputLayer, get_all_layers,
+                            get_output)
 
 from gradmod import GuidedBackprop, ZeroBackprop, cam, saliency_map
 from gradmod._theano import ancestors
@@ -167,6 +169,20 @@ def test_gradcam_at_the_size_of_the_layer():
     np.testing.assert_allclose(f(X), 2 * reference.relu(X))
     with pytest.raises(TypeError, match='pass resize=False'):
         compiled(A[:, 1].sum(axis=1), **options)
+    options['method'] = 'scorecam'  # whose masks are of the input's size
+    with pytest.raises(TypeError, match='but for Score-CAM'):
+        compiled(A[:, 1].sum(axis=1), resize=False, **options)
+
+
+def test_a_constant_channel_masks_all():
+    x = T.dtensor4('x')
+    image = np.arange(4.).reshape(1, 1, 2, 2)
+    A = T.concatenate([x, T.ones_like(x)], axis=1)
+    f = compiled(A.sum(axis=(1, 2, 3)), input_var=x, layer=A, method='scorecam',
+                 target=lambda z: z, data_format='channels_first', resize=False)
+    scores = np.array([(image * image / 3).sum() + 4, 4])
+    w = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+    np.testing.assert_allclose(f(image), w[0] * image[0] + w[1])
 
 
 def test_what_gradcam_refuses():
@@ -181,6 +197,11 @@ def test_what_gradcam_refuses():
         with pytest.raises(ValueError, match="expected data_format='channels_fi"):
             saliency_map(A.sum(axis=(1, 2, 3)), layer=A, data_format=wrong,
                          **options)
+    some = T.nnet.conv2d(x, CONVOLUTION)[:, :2]  # of the channels
+    saliency_map(some.sum(axis=(1, 2, 3)), layer=some, **options)
+    with pytest.raises(TypeError, match='of one input: say which by wrt'):
+        saliency_map(convnet(), method='gradcam', layer='convolution',
+                     wrt=['#0 InputLayer'])
     with pytest.raises(TypeError, match='found none: say which by layer'):
         saliency_map(convnet(), method='gradcam')
     with pytest.raises(TypeError, match='expected a layer of shape .*matrix'):
@@ -226,6 +247,26 @@ def test_grad_cam_plus_plus_where_nothing_depends_on_a_pixel():
     np.testing.assert_allclose(f(image), np.repeat(w * image[:, :1], 2, axis=1))
 
 
+def words():
+    net = EmbeddingLayer(InputLayer((None, 9), T.lmatrix()), 7, 4, name='words')
+    net = DimshuffleLayer(net, (0, 2, 1), name='dimensions first')
+    net = Conv1DLayer(net, 5, 3, name='signals')
+    return DenseLayer(GlobalPoolLayer(net), 2)  # which has reshapes
+
+
+def test_channels_of_signals():
+    # the dimensions of words are the channels, but on another axis
+    with pytest.raises(ValueError, match='the input has not: pass resize=False'):
+        saliency_map(words(), wrt='words', method='gradcam')
+    with pytest.raises(ValueError, match='first, not channels_last'):
+        saliency_map(words(), wrt='words', method='gradcam', resize=False,
+                     data_format='channels_last')
+    maps = saliency_map(words(), wrt='dimensions first', method='gradcam')
+    assert maps.ndim == 3
+    assert saliency_map(words(), wrt='words', method='gradcam',
+                        resize=False).ndim == 2
+
+
 def test_the_last_layer_with_pixels_is_the_default():
     net = convnet(convolution=real_convolution)
     last = Score(net)
@@ -236,9 +277,17 @@ def test_the_last_layer_with_pixels_is_the_default():
     assert Score(DenseLayer(pooled, 2)).layer_name == 'another'
     assert Score(pooled, GuidedBackprop).layer_name == 'another'
     assert Score(mlp()[0]).layer is None
+    # the positions of maxima, which nothing uses, are no layer
+    maxout = FeaturePoolLayer(get_all_layers(net)[1], 2, name='maxout')
+    assert Score(DenseLayer(maxout, 2)).layer_name == 'maxout'
+
+    assert Score(words(), wrt='words').layer_name == 'signals'
 
     x = T.dtensor4('x')
     A = T.nnet.relu(T.nnet.conv2d(x, CONVOLUTION))
+    # a recurrent layer has another axis in front of that of the samples
+    states = theano.scan(lambda v: v * 2, [A.dimshuffle(3, 0, 1, 2)])[0]
+    assert Score(states[-1].sum(axis=2), input_var=x).layer is A
     z = A.sum(axis=(2, 3)) ** 2
     assert Score(z, input_var=x).layer is A
     # below a rule, the layer that its function makes

@@ -49,7 +49,7 @@ def test_rescale(dtype):
     T.tanh, T.nnet.elu, T.nnet.softplus, lambda z: z * T.nnet.sigmoid(z),
     lambda z: T.nnet.relu(z, .2), lambda z: T.maximum(z, .1 * z),
     lambda z: T.clip(z, 0, 1), lambda z: z * (z > 0), lambda z: z ** 3 / 2,
-    lambda z: z + T.nnet.relu(-z)])
+    lambda z: z + T.nnet.relu(-z), lambda z: z * z, lambda z: 1 / (z + 9)])
 def test_nonlinearities_of_any_form(f):
     net = InputLayer((None, 4), T.dmatrix('x'))
     net = DenseLayer(net, 5, nonlinearity=f)
@@ -106,6 +106,39 @@ def test_max_pooling_is_complete():
     change = (pooled(images, 2) - pooled(b[np.newaxis], 2)) * K
     np.testing.assert_allclose(
         maps.reshape(4, 2, 2, 2, 2, 2).sum(axis=(3, 5))[:, 1], change[:, 1])
+
+
+@pytest.mark.parametrize('target', [
+    lambda z: T.tanh(z[:, 1]), lambda z: z.max(axis=1) - z[:, 0] ** 3])
+def test_a_function_of_the_logits_is_covered(net, target):
+    details = compiled(net, method='deeplift', target=target,
+                       baseline=BASELINES).explain(X)
+    np.testing.assert_allclose(details.completeness_error, 0, atol=1e-12)
+    assert abs(details.maps).max() > .01
+
+
+def test_what_is_broadcast_has_rules_too():
+    x = T.TensorType('float64', (False, True))('x')
+    f = compiled(abs(x - np.arange(3.)), input_var=x, method='deeplift', target=2)
+    np.testing.assert_allclose(f([[1.], [5]]), [[-1.], [1]])
+
+
+def test_the_derivative_where_hardly_anything_changes():
+    x = T.dmatrix('x')
+    maps = compiled(T.tanh(x), input_var=x, method='deeplift', target=1,
+                    baseline=X[0])(X[:1] + 2e-8)
+    np.testing.assert_allclose(maps[0, 1] / (X[0, 1] + 2e-8 - X[0, 1]),
+                               1 - np.tanh(X[0, 1] + 2e-8) ** 2, rtol=1e-12)
+
+
+def test_integers_and_flags_have_derivatives_of_zero():
+    x = T.dmatrix('x')
+    rows = x.shape[0] // 1
+    y = T.nnet.relu(x).reshape((rows, 4)) + (x > 9).sum(axis=1, keepdims=True)
+    maps, _, _, _, error = compiled(y, input_var=x, method='deeplift',
+                                    target=1).explain(X)
+    np.testing.assert_array_equal(maps, reference.relu(X) * np.eye(4)[1])
+    np.testing.assert_array_equal(error, 0)
 
 
 def test_what_it_does_not_cover_is_in_the_error():

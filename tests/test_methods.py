@@ -200,6 +200,30 @@ def test_defaults_in_closed_form():
         for v in images], rtol=1e-12)
 
 
+def test_baselines_of_several_inputs_in_closed_form():
+    a, b = T.dmatrices('ab')
+    A, B = np.array([[1., 2], [-1, .5]]), np.array([[3., 1], [2, 2]])
+    several = np.array([[0., 1], [2, 3], [4, 4]])
+    for method in 'integrated_gradients', 'deeplift':
+        # of a several, and of b a variable made from b
+        f = compiled(3 * a + b ** 2, input_var=[a, b], target=each,
+                     method=method, baseline=[several, b / 2])
+        maps = f([A, B])
+        np.testing.assert_allclose(maps[0], 3 * (A - several.mean(axis=0)))
+        np.testing.assert_allclose(maps[1], B ** 2 * 3 / 4)
+        one, number = compiled(
+            3 * a + b ** 2, input_var=[a, b], target=each, method=method,
+            baseline=[several[:1], 1])([A, B])
+        np.testing.assert_allclose(one, 3 * (A - several[0]))
+        np.testing.assert_allclose(number, B ** 2 - 1)
+        with pytest.raises(ValueError, match='each of 2 inputs, got 3'):
+            saliency_map(a + b, method=method, input_var=[a, b],
+                         baseline=[0, 1, 2])
+        with pytest.raises(ValueError, match=r'as many .* got \[3, 2\]'):
+            saliency_map(a + b, method=method, input_var=[a, b],
+                         baseline=[several, several[:2]])
+
+
 def test_completeness_error_in_closed_form():
     x = T.dmatrix('x')
     images = np.array([[1., 2], [-1, .5]])

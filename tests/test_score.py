@@ -27,7 +27,7 @@ def test_wrong_layers():
         saliency_map(x.flatten(2), input_var=x, method='gradcam', layer=T.exp(x))
     network = convnet()
     for layer, says in [('convolutoin', "perhaps you meant 'convolution'"),
-                        (T.dtensor4(), "there are 'convolution'"),
+                        (T.dtensor4(), "there are '#0 InputLayer', 'conv"),
                         (InputLayer((1, 2)), 'there are')]:
         with pytest.raises(ValueError, match='^0 layers .* not 1: ' + says):
             saliency_map(network, method='gradcam', layer=layer)
@@ -207,6 +207,51 @@ def test_one_of_several_inputs():
     close(f(B, LABELS), want[:, 4:], 'float64')
 
 
+def test_inputs_of_one_variable():
+    # as in siamese networks: the map is of the variable, once
+    x = T.dtensor3('x')
+    a, b = [InputLayer((None, 4), x[:, i], name='input') for i in range(2)]
+    net = lasagne.layers.ElemwiseSumLayer([a, b], coeffs=[1, 2])
+    f = compiled(DenseLayer(net, 2, nonlinearity=None), target=1)
+    maps = f(np.array([X, X]).swapaxes(0, 1))
+    assert maps.shape == (5, 2, 4) and maps.any()
+    np.testing.assert_allclose(maps[:, 1], 2 * maps[:, 0])
+    assert saliency_map(net, target=1).ndim == 3
+
+
+def test_inputs_of_one_name():
+    x, y = T.dmatrices('xy')
+    net = ConcatLayer([InputLayer((None, 4), v, name='a') for v in (x, y)])
+    f = compiled(net)
+    with pytest.raises(ValueError, match=r"a dict of \['a', 'a'\], got \['a'\]"):
+        f({'a': X})
+    assert len(f([X, X])) == 2
+
+
+def test_maps_of_several_layers_keep_their_order():
+    net, _, _, weights = two_inputs()
+    f = compiled(net, wrt=['age', 'image'])
+    want = restated('gradient', Model(weights),
+                    np.concatenate([X, B], axis=1), LABELS)
+    for images in {'image': X, 'age': B}, [X, B]:
+        out = [np.empty(B.shape), np.empty(X.shape)]
+        maps = f(images, LABELS, out=out)
+        assert maps[0] is out[0] and maps[1] is out[1]
+        close(maps[0], want[:, 4:], 'float64')
+        close(maps[1], want[:, :4], 'float64')
+    with pytest.raises(ValueError, match='out of the shapes'):
+        f([X, B], out=out[:1])
+    f = compiled(net, wrt=['age'])
+    out = [np.empty(B.shape)]
+    assert f([X, B], out=out)[0] is out[0]
+    for same in ['age', 'age'], ['first', 'drop']:
+        hidden = DenseLayer(InputLayer((None, 4), T.dmatrix()), 3, name='first')
+        dropped = lasagne.layers.DropoutLayer(hidden, name='drop')
+        with pytest.raises(ValueError, match='another of .* or is one'):
+            saliency_map(net if 'age' in same else dropped, wrt=same)
+    assert 'respect to first of' in repr(compiled(dropped, wrt='first'))
+
+
 def words():
     """A network of the indices of words, and of a matrix; its restatement."""
     w, a = T.lmatrix('w'), T.dmatrix('a')
@@ -256,6 +301,9 @@ def test_integers_say_what_to_do():
                        'under GuidedBackprop of int64 (None, 3)>')
     with pytest.raises(TypeError, match='expected images of dtype int64'):
         f(WORDS + .5)
+    np.testing.assert_array_equal(f(WORDS.tolist()), f(WORDS))
+    with pytest.raises(TypeError, match='expected images of dtype int64'):
+        f((WORDS + .5).tolist())  # which would be cut off
 
 
 @pytest.mark.parametrize('rule', RULES, ids=['plain', 'guided'])
@@ -314,7 +362,7 @@ def test_units_that_do_not_exist():
     net = convnet()
     with pytest.raises(ValueError, match="perhaps you meant 'convolution'"):
         saliency_map(net, target=('convoluton', 1))
-    for wrong in (1, 2, 3, 4), (1.5,), ('convolution',):
+    for wrong in (1, 2, 3, 4), (1.5,), ('convolution',), ():
         with pytest.raises((IndexError, TypeError, ValueError)):
             saliency_map(net, target=wrong)
     with pytest.raises(IndexError):
@@ -336,6 +384,15 @@ def test_several_classes_of_a_sample(net, weights):
         [1, 2, -1], [0, -1, -1], [2, -1, -1], [0, 1, 2], [1, -1, -1]])
     np.testing.assert_allclose(details.scores,
                                (details.logits * hot).sum(axis=1))
+    x = T.dmatrix('x')  # an expression, whose number of classes is not known
+    g = compiled(3 * x, input_var=x)
+    close(g(X, np.eye(4)[LABELS]), 3 * np.eye(4)[LABELS], 'float64')
+    for columns in 1, 3, 5:
+        hot_ones = np.eye(columns)[[0] * 5]
+        with pytest.raises(ValueError, match=f'4 classes, got {columns} columns'):
+            g(X, hot_ones)
+        with pytest.raises(AssertionError, match='zeros and ones of its shape'):
+            saliency_map(3 * x, None, hot_ones, input_var=x).eval({x: X})
     one_hot = np.eye(3)[LABELS]
     np.testing.assert_array_equal(f.explain(X, one_hot).classes, LABELS)
     for wrong, says in [(np.ones((5, 2)), '3 classes, got 2'),
