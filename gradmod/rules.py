@@ -343,59 +343,6 @@ class RectGrad(ModifiedBackprop):
         return (T.switch(contribution > threshold, g, g.zeros_like()),)
 
 
-# Attribution
-
-class EpsilonLRP(ModifiedBackprop):
-    """Epsilon rule of layer-wise relevance: g f(z) / (z + eps sign(z)).
-
-    With it in place of every nonlinearity, the gradient times the input is the
-    relevance that the epsilon rule assigns to the input [1]_, following [2]_.
-
-    Parameters
-    ----------
-    nonlinearity : callable
-        With f(0) = 0, such as ReLU or tanh; otherwise the rule diverges near
-        z = 0.
-    epsilon : float or scalar variable, optional
-        Keeps the ratio finite. sign(0) counts as 1.
-
-    Notes
-    -----
-    It is a rule of nonlinearities, and treats the biases of the network as
-    relevance that is lost. Compute it for one output at a time, before the
-    softmax.
-
-    References
-    ----------
-    .. [1] Bach et al. (2015): On Pixel-Wise Explanations for Non-Linear
-       Classifier Decisions by Layer-Wise Relevance Propagation. PLoS ONE.
-    .. [2] Ancona, Ceolini, Oztireli, Gross (2018): Towards better
-       understanding of gradient-based attribution methods for deep neural
-       networks. ICLR.
-
-    Examples
-    --------
-    >>> import gradmod
-    >>> import theano, theano.tensor as T
-    >>> square = gradmod.EpsilonLRP(T.sqr, epsilon=1)
-    >>> z = T.vector('z')
-    >>> f = theano.function([z], theano.grad(square(z).sum(), z),
-    ...                     allow_input_downcast=True)
-    >>> print(f([1, -3]))
-    [ 0.5  -2.25]
-    """
-
-    def __init__(self, nonlinearity, epsilon=1e-4):
-        super().__init__(nonlinearity)
-        self.epsilon = epsilon
-
-    def grad(self, inputs, out_grads, outputs):
-        (z,), (g,), (y,) = inputs, out_grads, outputs
-        epsilon = like(g, self.epsilon)
-        stabilised = z + T.switch(z >= 0, epsilon, -epsilon)
-        return (g * y / stabilised,)
-
-
 # Training
 
 class StraightThrough(ModifiedBackprop):

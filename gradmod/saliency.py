@@ -17,13 +17,11 @@ from .graphs import flags, inputs_of, scalar_op, walk
 from .methods import as_list
 from .score import Score, as_classes, is_word
 
-CAMS = {f.__name__: f for f in (
-    cam.gradcam, cam.gradcam_plus_plus, cam.layercam, cam.scorecam,
-    cam.guided_gradcam)}
 METHODS = {f.__name__: f for f in (
     methods.gradient, methods.gradient_x_input, methods.relevance,
-    methods.smoothgrad, methods.integrated_gradients, deeplift.deeplift)}
-METHODS.update(CAMS)
+    methods.smoothgrad, methods.integrated_gradients, deeplift.deeplift,
+    cam.gradcam, cam.gradcam_plus_plus, cam.layercam, cam.scorecam,
+    cam.guided_gradcam)}
 
 
 def saliency_map(network, rule=None, target=None, method='gradient',
@@ -70,7 +68,7 @@ def saliency_map(network, rule=None, target=None, method='gradient',
         The input, of shape (samples, ...), or several. A Lasagne network does
         not need it. Where the input layer has an expression of one variable,
         the map is of that variable.
-    wrt : Variable, lasagne.layers.Layer or str, or list of these, optional
+    wrt : Variable, lasagne.layers.Layer or str, optional
         What the map is of, with shape (samples, ...) and a float dtype: an
         expression that the output was made from; for a Lasagne network the
         output of one of its layers, or the name of one, such as that of word
@@ -95,8 +93,8 @@ def saliency_map(network, rule=None, target=None, method='gradient',
     -------
     Variable or list
         The map, of the shape and dtype of the input, but for the target 'all',
-        `reduce` and methods of your own. For several inputs, or a list in
-        `wrt`, a list; inputs of integers have None there. A map of
+        `reduce` and methods of your own. For several inputs a list, in which
+        those of integers have None. A map of
         'integrated_gradients' or 'deeplift' has a ``tag.completeness_error``.
 
     Raises
@@ -156,10 +154,8 @@ def saliency_map(network, rule=None, target=None, method='gradient',
 
 def _arranged(score, maps):
     """The maps in the form of what they are of."""
-    if not isinstance(score.x, list) or len(maps) != len(score.x):
+    if not score.several or len(maps) != len(score.x):
         return maps[0]
-    if not score.several:
-        return maps
     rest = iter(maps)
     return [next(rest) if v in score.x else None for v in score.inputs]
 
@@ -326,7 +322,7 @@ def compile_saliency_function(network, rule=None, target=None,
     function = theano.function(inputs, outputs, mode=mode, givens=givens,
                                on_unused_input='ignore')
     description = method if isinstance(method, str) else name_of(method)
-    if layer is not None or description in CAMS:
+    if layer is not None or 'cam' in description:
         description += f' at {score.layer_name}'
     if wrt is not None:
         description += f' with respect to {score.wrt_name}'
@@ -337,7 +333,7 @@ def compile_saliency_function(network, rule=None, target=None,
               in zip(score.names, score.inputs, score.shapes)]
     return SaliencyFunction(
         function, description, inputs, len(inputs) > 1 or isinstance(
-            input_var, (list, tuple)), score.several, form, list(details), count,
+            input_var, (list, tuple)), form, list(details), count,
         takes_classes, target)
 
 
@@ -427,12 +423,11 @@ class SaliencyFunction:
         The number of classes, if known.
     """
 
-    def __init__(self, function, description, inputs, listed, several, form,
-                 details, classes, takes_classes, target):
+    def __init__(self, function, description, inputs, listed, form, details,
+                 classes, takes_classes, target):
         self.function, self.description = function, description
         self.inputs, self.classes = inputs, classes
-        self._listed, self._several = listed, several
-        self._form, self._details = form, details
+        self._listed, self._form, self._details = listed, form, details
         self._takes_classes = takes_classes
         self._target = target if takes_classes else None
         self._lock = threading.Lock()  # Theano's functions share their storage
@@ -471,8 +466,8 @@ class SaliencyFunction:
             Whether to show a progress bar. Needs tqdm.
         out : array, optional
             Where to write the maps, such as a memory map: of their shape, and
-            a dtype that numpy casts theirs to ('same_kind'). Of several maps
-            a list.
+            a dtype that numpy casts theirs to ('same_kind'). Not for the maps
+            of several inputs.
 
         Returns
         -------
@@ -502,7 +497,7 @@ class SaliencyFunction:
         UserWarning
             If maps are zero everywhere, or not finite: once, with their number.
         """
-        return self._explain(images, target, batch_size, progress, out).maps
+        return self.explain(images, target, batch_size, progress, out).maps
 
     def explain(self, images, target=None, batch_size=64, progress=False,
                 out=None):
@@ -518,9 +513,6 @@ class SaliencyFunction:
         Explanation
             A named tuple.
         """
-        return self._explain(images, target, batch_size, progress, out)
-
-    def _explain(self, images, target, batch_size, progress, out):
         target = self._target if target is None else target
         arrays = [self._check_images(array, v) for array, v in zip(
             self._in_order(images), self.inputs)]
@@ -532,8 +524,6 @@ class SaliencyFunction:
         check_count('batch_size', batch_size)
         fixed = [v.shape[0] for v in self.inputs if v.shape[0]]
         size = min([batch_size] + fixed)
-        wanted = [v for v in as_list(self._in_order(out) if isinstance(
-            out, Mapping) else out) if v is not None]
         results, count, zero, not_finite = [], 0, 0, 0
         with self._lock:
             for i in _bar(progress, range(0, n, size)):
@@ -544,8 +534,8 @@ class SaliencyFunction:
                     results = [np.empty((n,) + v.shape[1:], v.dtype)
                                for v in values]
                     if out is not None:
-                        self._check_out(wanted, maps, n)
-                        results[:len(maps)] = wanted
+                        self._check_out(out, results[:len(maps)])
+                        results[0] = out
                 for result, value in zip(results, values):
                     result[batch] = value
                 # For 'all', an image has maps for each of its scores.
@@ -570,7 +560,7 @@ class SaliencyFunction:
         if isinstance(self._form, list):
             maps = [i if i is None else maps[i] for i in self._form]
             details['maps'] = maps
-            if self._several and isinstance(images, Mapping):
+            if isinstance(images, Mapping):
                 details['maps'] = dict(zip([v.name for v in self.inputs], maps))
         columns = np.shape(target)[1:]
         if columns and columns != details['logits'].shape[1:]:
@@ -641,16 +631,14 @@ class SaliencyFunction:
                              f'{len(target)}')
         return [target if target.ndim == 2 else np.full((1, n), target).T]
 
-    def _check_out(self, wanted, maps, n):
-        # A larger one would be filled in part.
-        shapes = [(n,) + v.shape[1:] for v in maps]
-        if [v.shape for v in wanted] != shapes:
-            raise ValueError(f'expected out of the shapes {shapes}, got '
-                             f'{[v.shape for v in wanted]}')
-        for v, out in zip(maps, wanted):
-            if not np.can_cast(v.dtype, out.dtype, 'same_kind'):
-                raise TypeError(f'expected out to be of a dtype for {v.dtype}, '
-                                f'got {out.dtype}')
+    def _check_out(self, out, maps):
+        v = maps[0]
+        if len(maps) > 1 or out.shape != v.shape:  # or filled in part
+            raise ValueError(f'expected out to be an array of shape {v.shape}, '
+                             f'for one map alone, got {describe(out)}')
+        if not np.can_cast(v.dtype, out.dtype, 'same_kind'):
+            raise TypeError(f'expected out to be of a dtype for {v.dtype}, got '
+                            f'{out.dtype}')
 
     def _compute(self, arrays, start, fixed):
         n = len(arrays[0])

@@ -35,7 +35,7 @@ class Score:
     ----------
     x : Variable, or list of Variable
         What the map is of: `wrt`, or the float inputs. A list where there are
-        several inputs or `wrt` is one; then a point is a list, too.
+        several inputs; then a point is a list, too.
     inputs : list of Variable
         The inputs, those of integers included; none, for an expression without
         an `input_var`.
@@ -71,7 +71,7 @@ class Score:
     def __init__(self, network, rule=None, target=None, input_var=None,
                  wrt=None, layer=None, logits=True):
         self._network, self._target, self._logits = network, target, logits
-        self._wrt, self._layer, self._layers = as_list(wrt), layer, {}
+        self._wrt, self._layer, self._layers = wrt, layer, {}
         self.rule, self.x, self.data_format = rule, None, None
         self.inputs = as_list(input_var)
         self.names = [v.name for v in self.inputs]
@@ -83,7 +83,6 @@ class Score:
                 isinstance(i, numbers.Integral) for i in self._target)):
             raise TypeError('expected a target that is a tuple to have the '
                             f'indices of a unit, got {self._target}')
-        self._listed = self.several or isinstance(wrt, (list, tuple))
         self._build(rule)
         self.classes = None
         if not (callable(target) or isinstance(target, tuple)):
@@ -105,12 +104,13 @@ class Score:
         self._layers = {v: names[v] for v in get_all_layers(self._network)}
         if isinstance(self._target, tuple) and any(
                 isinstance(name, str) for name in self._target[:1]):
-            (self._network,) = self._find(self._target[:1])
+            self._network = self._find(self._target[0])
             self._target = self._target[1:]
             self._layers = {v: names[v] for v in get_all_layers(self._network)}
-        self._wrt = self._find(self._wrt)
+        if self._wrt is not None:
+            self._wrt = self._find(self._wrt)
         if self._layer is not None:
-            (self._layer,) = self._find([self._layer])
+            self._layer = self._find(self._layer)
         known = {v.input_var: (v.name, tuple(v.shape)) for v in self._layers
                  if isinstance(v, InputLayer)}
         wanted, found = self.inputs or list(known), {}
@@ -131,22 +131,19 @@ class Score:
                 (v,) = roots
             found[v] = known[v]  # once, where layers have parts of one variable
         if not self.inputs:
-            self.several = len(found) > 1 and not self._wrt
+            self.several = len(found) > 1 and self._wrt is None
         self.inputs = list(found)
         self.names, self.shapes = map(list, zip(*found.values()))
         self.data_format = 'channels_first'
 
     def _find(self, wanted):
-        """The layers of the network that are wanted, themselves or by name."""
-        found = []
-        for one in wanted:
-            same = [v for v, name in self._layers.items() if one in (v, name)]
-            if len(same) != 1:
-                raise ValueError(
-                    f'{len(same)} layers of the network are {one!r}, not 1: '
-                    + perhaps(one, list(self._layers.values())))
-            found += same
-        return found
+        """The layer of the network that is wanted, itself or by its name."""
+        found = [v for v, name in self._layers.items() if wanted in (v, name)]
+        if len(found) != 1:
+            raise ValueError(
+                f'{len(found)} layers of the network are {wanted!r}, not 1: '
+                + perhaps(wanted, list(self._layers.values())))
+        return found[0]
 
     def _build(self, rule):
         """The logits and the layer, with a rule on the way to x."""
@@ -161,12 +158,13 @@ class Score:
             outputs = dict(zip(self._layers, outputs))
             # The first name, where dropout has its input for an output.
             names = {outputs[v]: self._layers[v] for v in reversed([*outputs])}
-        z, *wrt = [outputs.get(v, v) for v in [self._network, *self._wrt]]
-        x = wrt or [v for v in self.inputs if is_float_tensor(v)]
+        z, wrt, layer = [outputs.get(v, v) for v in (
+            self._network, self._wrt, self._layer)]
+        x = [v for v in self.inputs if is_float_tensor(v)] if wrt is None else [
+            wrt]
         if self.x is None:
             self._check_input(x)
-        layer = (_last(x, z, names) if self._layer is None
-                 else outputs.get(self._layer, self._layer))
+        layer = _last(x, z, names) if layer is None else layer
         self.layer_name, self.wrt_name = [
             ', '.join(names.get(v, str(v)) for v in some) for some in ([layer], x)]
         outputs = [v for v in (z, layer) if v is not None]
@@ -197,8 +195,8 @@ class Score:
             above = {*ancestors([v])}
             if sum(u in above for u in x) > 1:
                 raise ValueError(f'{v} is made from another of {x}, or is one: '
-                                 'explain one at a time')
-        self.x = x if self._listed else x[0]
+                                 'say one by wrt')
+        self.x = x if self.several else x[0]
 
     def _checked(self, target, maximal=False):
         """A target as the classes, which fail where one is none of z.

@@ -119,7 +119,6 @@ def test_one_op_for_each_type_of_input():
         assert rule(type()).ndim == type.ndim
     assert calls == types
     assert set(rule.ops) == set(types)
-    assert not any(op.couples_samples for op in rule.ops.values())
 
 
 def test_names():

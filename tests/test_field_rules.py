@@ -49,8 +49,6 @@ ELEMENTWISE = [
     (gradmod.BetaSmooth(relu, beta=.3), reference.beta_smooth(.3)),
     (gradmod.RectGrad(relu), reference.rect_grad(0)),
     (gradmod.RectGrad(relu, threshold=.5), reference.rect_grad(.5)),
-    (gradmod.EpsilonLRP(relu), reference.epsilon_lrp(1e-4)),
-    (gradmod.EpsilonLRP(relu, epsilon=.1), reference.epsilon_lrp(.1)),
     (gradmod.StraightThrough(T.sgn), lambda z, g: g),
     (gradmod.StraightThrough(T.sgn, bound=1), reference.straight_through(1)),
     (gradmod.StraightThrough(lambda z: T.cast(z > 0, z.dtype), bound=1),
@@ -76,7 +74,6 @@ def test_values(rule, expected):
 PARAMETERS = [
     (gradmod.BetaSmooth, 'beta', reference.beta_smooth),
     (gradmod.RectGrad, 'threshold', reference.rect_grad),
-    (gradmod.EpsilonLRP, 'epsilon', reference.epsilon_lrp),
     (gradmod.StraightThrough, 'bound', reference.straight_through),
     (gradmod.GradientReversal, 'factor',
      lambda p: lambda z, g: -p * g if z > 0 else 0.)]
@@ -175,27 +172,6 @@ def network(rule, weights=WEIGHTS):
     for W, b in weights[:-1]:
         h = rule(T.dot(h, W) + b)
     return x, T.dot(h, weights[-1][0]) + weights[-1][1]
-
-
-def test_epsilon_lrp():
-    for epsilon, weights in [(1e-3, WEIGHTS),
-                             (1e-12, [(W, 0 * b) for W, b in WEIGHTS])]:
-        x, out = network(gradmod.EpsilonLRP(T.nnet.relu, epsilon=epsilon),
-                         weights)
-        f = theano.function([x], [theano.grad(out[:, 2].sum(), x), out[:, 2]],
-                            mode=PY)
-        multipliers, y = f(IMAGES)
-        got = multipliers * IMAGES
-        want = [reference.lrp_contributions(a, weights, 2, epsilon)
-                for a in IMAGES]
-        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
-    # complete without biases
-    np.testing.assert_allclose(got.sum(axis=1), y, rtol=1e-7)
-
-
-def test_epsilon_has_the_sign_of_the_input_and_that_of_zero_is_positive():
-    f = gradient(gradmod.EpsilonLRP(lambda z: z + 1, epsilon=.5))
-    np.testing.assert_array_equal(f([0, 1, -2], [1, 3, 5]), [2, 4, 2])
 
 
 def test_guided_gradient_where_the_derivative_is_infinite():

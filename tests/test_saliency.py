@@ -478,11 +478,9 @@ def test_arrays_of_several_inputs(two):
     assert none is None
     np.testing.assert_array_equal(maps, 3 * np.eye(4)[[1] * 5])
     assert list(two({'b': B, 'a': X})) == ['a', 'b']
-    out = np.empty((5, 4))
-    assert two([X, B], out=[out, None])[0] is out
-    np.testing.assert_array_equal(out, maps)
-    with pytest.raises(ValueError, match='out of the shapes'):
-        two([X, B], out=[out[:2], None])
+    two_maps = compiled(3 * a + b, input_var=[a, b], target=1)
+    with pytest.raises(ValueError, match='for one map alone'):
+        two_maps([X, X], out=np.empty((5, 4)))
     for wrong, error, says in [
             (X, TypeError, "a list of 2 arrays, or a dict of .'a', 'b'."),
             ([X], TypeError, 'a list of 2 arrays'),

@@ -19,7 +19,6 @@ Z, G = (a.ravel().astype('float32') for a in np.meshgrid(
     (gradmod.GuidedGradient(lambda z: relu(z, .5)), reference.guided_leaky(.5)),
     (gradmod.BetaSmooth(relu, beta=.3), reference.beta_smooth(.3)),
     (gradmod.RectGrad(relu, threshold=.5), reference.rect_grad(.5)),
-    (gradmod.EpsilonLRP(relu, epsilon=.1), reference.epsilon_lrp(.1)),
     (gradmod.StraightThrough(T.sgn, bound=1), reference.straight_through(1)),
     (gradmod.GradientReversal(T.sqr), lambda z, g: -(2 * z * g)),
 ], ids=lambda v: getattr(v, '__name__', str(v)))
