@@ -52,7 +52,8 @@ def deeplift(score, x, baseline=0):
     what it rises by, max(y, y0) - y0, to where x has it, and what it falls by,
     y - max(y, y0), to where b has it, as SHAP and Captum do; among ties in
     equal parts. Products of two values that both depend on x, and quotients,
-    keep their derivatives: the completeness error shows it.
+    keep their derivatives, as does a softmax within the network: the
+    completeness error shows it. A function as the target has rules, too.
 
     It takes a forward pass of the baseline besides those of the gradient. With
     a baseline of 0 and no biases, ReLU networks get gradient times input.

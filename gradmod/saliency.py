@@ -333,8 +333,7 @@ def compile_saliency_function(network, rule=None, target=None,
               in zip(score.names, score.inputs, score.shapes)]
     return SaliencyFunction(
         function, description, inputs, len(inputs) > 1 or isinstance(
-            input_var, (list, tuple)), form, list(details), count,
-        takes_classes, target)
+            input_var, (list, tuple)), form, list(details), count, target)
 
 
 def _above(outputs, inputs, givens):
@@ -424,12 +423,12 @@ class SaliencyFunction:
     """
 
     def __init__(self, function, description, inputs, listed, form, details,
-                 classes, takes_classes, target):
+                 classes, target):
         self.function, self.description = function, description
         self.inputs, self.classes = inputs, classes
         self._listed, self._form, self._details = listed, form, details
-        self._takes_classes = takes_classes
-        self._target = target if takes_classes else None
+        self._takes_classes = 'classes' in details
+        self._target = target if self._takes_classes else None
         self._lock = threading.Lock()  # Theano's functions share their storage
 
     def __getstate__(self):
@@ -475,7 +474,7 @@ class SaliencyFunction:
             The maps, of the shape and dtype of `images` (in the dtype of the
             network's input); for the target 'all' of shape (n, classes, ...).
             `out`, if given. Those of several inputs in the form of `images`,
-            with None for integers.
+            with None for integers; those of a list in `wrt` in a list.
 
         Raises
         ------

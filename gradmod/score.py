@@ -310,16 +310,16 @@ def as_classes(target, count=None):
     """
     classes = np.asarray(target)
     if classes.ndim == 2 and classes.size and np.isin(classes, [0, 1]).all():
-        if not classes.any(axis=1).all():
+        counts = (classes != 0).sum(axis=1, keepdims=True)
+        if not counts.all():
             raise ValueError('expected a target for each sample, got no class '
-                             f'for sample {classes.any(axis=1).argmin()}')
+                             f'for sample {counts.argmin()}')
         if count is not None and classes.shape[1] != count:
             raise ValueError(f'expected a target of {count} classes, got '
                              f'{classes.shape[1]} columns')
-        width = int(classes.sum(axis=1).max())
-        return np.array([np.pad(row.nonzero()[0], (0, width - int(row.sum())),
-                                'constant', constant_values=-1)
-                         for row in classes])
+        first = np.argsort(classes == 0, axis=1, kind='mergesort')  # stable
+        return np.where(np.arange(counts.max()) < counts,
+                        first[:, :counts.max()], -1)
     if classes.dtype.kind not in 'iu' or classes.ndim > 1:
         raise TypeError("expected target to be None, 'max', 'all', a class as an "
                         'int, a vector of ints, a matrix of zeros and ones, a '
