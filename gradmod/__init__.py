@@ -4,7 +4,7 @@ from .base import ModifiedBackprop, override_gradient
 from .check import check_gradient
 from .expression import RECTIFIERS, override_in
 from .network import modified
-from .rules import (BackpropThrough, BetaSmooth, DeconvNet, GradientProbe,
+from .rules import (BackpropThrough, BetaSmooth, DeconvNet,
                     GradientReversal, GuidedBackprop, GuidedGradient, RectGrad,
                     StraightThrough, ZeroBackprop)
 from .saliency import compile_saliency_function, saliency_map
@@ -16,4 +16,4 @@ __all__ = [
     'saliency_map', 'compile_saliency_function',
     'GuidedBackprop', 'DeconvNet', 'ZeroBackprop', 'GuidedGradient',
     'BackpropThrough', 'RectGrad', 'BetaSmooth', 'StraightThrough',
-    'GradientReversal', 'GradientProbe']
+    'GradientReversal']

@@ -9,9 +9,8 @@ of g. Anything else is a TypeError when the rule is first applied.
 import numpy as np
 import theano.tensor as T
 
-from ._theano import Print, Variable, equal_computations
+from ._theano import Variable, equal_computations
 from .base import ModifiedBackprop
-from .errors import describe
 from .rectifiers import guided_rectifier, rectifier
 
 
@@ -428,69 +427,3 @@ class GradientReversal(ModifiedBackprop):
     def grad(self, inputs, out_grads, true_grads):
         (t,) = true_grads
         return (-t * like(t, self.factor),)
-
-
-# Debugging
-
-class GradientProbe(ModifiedBackprop):
-    """Watch the true gradient, f'(z) g, without changing it.
-
-    Parameters
-    ----------
-    nonlinearity : callable, optional
-        The identity by default: a layer of its own.
-    record : callable
-        Called as ``record(gradient)``, with a numpy array, whenever a compiled
-        function computes the gradient. It runs in Python, and neighbouring
-        operations are not fused across it: for debugging. To tell layers
-        apart, make one instance a layer. What it raises, the function raises.
-
-    Raises
-    ------
-    TypeError
-        If `record` is not callable.
-
-    Examples
-    --------
-    >>> import gradmod
-    >>> import theano, theano.tensor as T
-    >>> seen = []
-    >>> probed = gradmod.GradientProbe(T.tanh, lambda g: seen.append(g.max()))
-    >>> z = T.vector('z')
-    >>> f = theano.function([z], theano.grad((3 * probed(z)).sum(), z),
-    ...                     allow_input_downcast=True)
-    >>> print(f([0, 0]), float(seen[0]))
-    [3. 3.] 3.0
-
-    To stop at the layer where a gradient is no longer finite:
-
-    >>> import numpy as np
-    >>> def guard(f, name):
-    ...     def record(g):
-    ...         if not np.isfinite(g).all():
-    ...             raise FloatingPointError('the gradient of %s' % name)
-    ...     return gradmod.GradientProbe(f, record)
-    >>> root = guard(T.sqrt, 'hidden')
-    >>> f = theano.function([z], theano.grad(root(z).sum(), z),
-    ...                     allow_input_downcast=True)
-    >>> print(f([1, 4]))
-    [0.5  0.25]
-    >>> f([1, 0])                                   # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    FloatingPointError: the gradient of hidden...
-    """
-
-    def __init__(self, nonlinearity=identity, record=None):
-        super().__init__(nonlinearity)
-        if not callable(record):
-            raise TypeError(f'{self!r}: expected record to be a function of a '
-                            f'numpy array, got {describe(record)}')
-        self.record = record
-
-    def grad(self, inputs, out_grads, true_grads):
-        (t,) = true_grads
-        return (Print(global_fn=self._watch)(t),)
-
-    def _watch(self, op, value):
-        self.record(np.asarray(value))

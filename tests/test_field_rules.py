@@ -55,7 +55,6 @@ ELEMENTWISE = [
      reference.straight_through(1)),
     (gradmod.GradientReversal(factor=.3), lambda z, g: g * -.3),
     (gradmod.GradientReversal(T.sqr), lambda z, g: -(2 * z * g)),
-    (gradmod.GradientProbe(T.sqr, lambda g: None), lambda z, g: 2 * z * g),
 ]
 
 
@@ -104,8 +103,7 @@ def test_parameters(rule, name, expected):
 
 @pytest.mark.parametrize('rule', [
     gradmod.ZeroBackprop(), gradmod.BackpropThrough(),
-    gradmod.StraightThrough(), gradmod.GradientReversal(factor=2),
-    gradmod.GradientProbe(record=np.sum)])
+    gradmod.StraightThrough(), gradmod.GradientReversal(factor=2)])
 def test_the_identity_by_default_and_pickling(rule):
     z = T.dvector('z')
     rule = pickle.loads(pickle.dumps(rule))
@@ -146,32 +144,6 @@ def test_a_quantile_that_is_rounded_up(dtype, q, n, closed):
     f = gradient(gradmod.RectGrad(T.nnet.relu, quantile=q), dtype)
     z = np.arange(1, n + 1).astype(dtype)
     assert (f(z, 0 * z + 1) == 0).sum() == closed
-
-
-def test_probe_records_and_may_raise():
-    seen = []
-    f = gradient(gradmod.GradientProbe(T.sqr, seen.append))
-    f([1, 2], [3, 4])
-    np.testing.assert_array_equal(seen, [[6, 16]])
-    with pytest.raises(TypeError, match=r'GradientProbe\(sqr\): expected rec'):
-        gradmod.GradientProbe(T.sqr)
-
-    def record(g):
-        raise FloatingPointError('conv 3')
-    with pytest.raises(FloatingPointError, match='conv 3'):
-        gradient(gradmod.GradientProbe(T.sqr, record))([1], [1])
-
-
-IMAGES = RNG.rand(9, 20)
-WEIGHTS = [(RNG.randn(n, m), .3 * RNG.randn(m))
-           for n, m in [(20, 12), (12, 8), (8, 4)]]
-
-
-def network(rule, weights=WEIGHTS):
-    h = x = T.dmatrix('x')
-    for W, b in weights[:-1]:
-        h = rule(T.dot(h, W) + b)
-    return x, T.dot(h, weights[-1][0]) + weights[-1][1]
 
 
 def test_guided_gradient_where_the_derivative_is_infinite():
