@@ -634,7 +634,7 @@ class SaliencyFunction:
         v = maps[0]
         if len(maps) > 1 or out.shape != v.shape:  # or filled in part
             raise ValueError(f'expected out to be an array of shape {v.shape}, '
-                             f'for one map alone, got {describe(out)}')
+                             f'for one map alone, got {np.shape(out)}')
         if not np.can_cast(v.dtype, out.dtype, 'same_kind'):
             raise TypeError(f'expected out to be of a dtype for {v.dtype}, got '
                             f'{out.dtype}')

@@ -609,6 +609,8 @@ def _explain(network, images, rule, target, method, input_var, other,
         raise TypeError('expected maps of one input: say which by wrt')
     if fixed:
         return explain, maps, found
+    if classes.ndim > 1:
+        raise TypeError('expected one class for each image, got several')
     found['classes'] = classes
     logits = details.logits.astype('float64')
     if other is not None or logits.shape[1] > 1:

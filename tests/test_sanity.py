@@ -281,6 +281,8 @@ def test_targets(net):
         assert (want.others == others.argmax(axis=1)).all()
     report = run(net, X, target=lambda z: z.max(axis=1), keep_maps=True)
     np.testing.assert_allclose(report.maps[0], want.maps[0], rtol=1e-9)
+    with pytest.raises(TypeError, match='one class for each image, got several'):
+        run(net, X, target=np.ones(logits.shape))
     one = DenseLayer(net, 1)
     for report in report, run(one, X):
         assert report.others is report.class_cosine is None
