@@ -11,8 +11,8 @@ gradmod runs on Python 3.6 to 3.11, where Theano does; this is Python %d.%d.
 One command gets a 3.11, installs gradmod with that, and runs the main example:
 
     python3 -m venv .uv && .uv/bin/pip install uv && .uv/bin/uv venv --seed \
---python 3.11 .venv && .venv/bin/pip install ".[examples]" && \
-.venv/bin/python examples/digits.py
+--python 3.11 .venv311 && .venv311/bin/pip install ".[examples]" && \
+.venv311/bin/python examples/digits.py
 
 With conda: conda create -n gradmod python=3.11 && conda activate gradmod
 ''' % sys.version_info[:2])

@@ -309,12 +309,20 @@ def _surely_of_shape(variables, v):
     return any(above in variables for above in walk([v], parents))
 
 
+def is_composite(rule):
+    """Whether a rule has a plan for the layers of a network."""
+    return hasattr(rule, 'plan') and not isinstance(rule, type)
+
+
 def check_rule(rule, function=True):
     """Refuse what is no rule, or (where that counts) no function to one.
 
     Nothing would call the gradient of a copy of the old recipe.
     """
     kind = rule if isinstance(rule, type) else type(rule)
+    if hasattr(kind, 'plan') or hasattr(kind, 'of_layers'):
+        raise TypeError(f'{kind.__name__} is for layers: pass their network, and '
+                        "lrp.EpsilonPlus() or lrp.Composite({'a': lrp.ZPlus()})")
     has_gradient = hasattr(kind, 'grad') or hasattr(kind, 'L_op')
     if not (issubclass(kind, ModifiedBackprop) or
             function and callable(rule) and not has_gradient):

@@ -184,21 +184,16 @@ def guided_gradcam(score, x, guide=GuidedBackprop, data_format=None):
 def _cam(score, x, data_format, resize, weights, alike=False):
     """A map by its weights; layer and input have to be alike to compare them."""
     A = score.layer
-    if A is None:
-        raise TypeError('expected a layer of shape (samples, channels, ...) '
-                        'after a convolution or pooling, found none: say which '
-                        'by layer')
     if not (is_float_tensor(A) and A.ndim > 2):
-        raise TypeError('expected a layer of shape (samples, channels, ...), got '
-                        f'{describe(A)}')
+        raise TypeError('expected a layer of shape (samples, channels, ...) '
+                        f'after a convolution or pooling, got {describe(A)}: say '
+                        'which by layer')
     if isinstance(x, list):
-        raise TypeError('a class activation map is of one input: say which by '
-                        'wrt')
+        raise TypeError('expected one input, got several: say which by wrt')
     alike |= resize
     if alike and A.ndim != x.ndim:
         raise TypeError(f'a layer of {A.ndim} dimensions has no map of the size '
-                        f'of an input of {x.ndim}: pass resize=False '
-                        '(but for Score-CAM, which has no other)')
+                        f'of an input of {x.ndim}: pass resize=False')
     data_format = _data_format(score, x, data_format, alike)
     channels = 1 if data_format == 'channels_first' else A.ndim - 1
     pixels = [axis for axis in range(1, A.ndim) if axis != channels]

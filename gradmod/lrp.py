@@ -105,6 +105,8 @@ class Rule(ModifiedBackprop):
     PositiveWeights()
     """
 
+    of_layers = True
+
     def __init__(self, stabilizer=1e-6):
         super().__init__(same)
         self.stabilizer = stabilizer

@@ -9,7 +9,7 @@ import numpy as np
 import theano.tensor as T
 
 from ._theano import Op
-from .base import ModifiedBackprop, check_rule
+from .base import ModifiedBackprop, check_rule, is_composite
 from .errors import describe, name_of, perhaps
 from .report import Report
 
@@ -209,11 +209,11 @@ class modified(Report):
 
     def __init__(self, network, rule, select=None):
         names = named_layers(network)
-        told = hasattr(rule, 'plan') or isinstance(rule, Mapping)
+        told = is_composite(rule) or isinstance(rule, Mapping)
         if told and select is not None:
             raise TypeError('expected no select beside a dict of rules or a '
                             'composite, which select by themselves')
-        rows = (list(rule.plan(names)) if hasattr(rule, 'plan') else
+        rows = (list(rule.plan(names)) if is_composite(rule) else
                 _rows(list(_places(names)), names, rule, select))
         super().__init__(HEADINGS, rows)
         if not len(self):

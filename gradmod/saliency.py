@@ -148,7 +148,7 @@ def saliency_map(network, rule=None, target=None, method='gradient',
     score = Score(network, rule, 0 if is_word(target, 'all') else target,
                   input_var, wrt, layer, logits)
     _warn_of_graph(score, {})
-    maps, _ = _explain(score, target, method, reduce, options)
+    maps, _ = _explain(score, target, method, layer, reduce, options)
     return _arranged(score, maps)
 
 
@@ -160,7 +160,7 @@ def _arranged(score, maps):
     return [next(rest) if v in score.x else None for v in score.inputs]
 
 
-def _explain(score, target, method, reduce, options):
+def _explain(score, target, method, layer, reduce, options):
     """A list of the maps, for the target 'all' with an axis of classes, and a
     list of the completeness error, if the method has one."""
     if isinstance(method, str) and method in METHODS:
@@ -170,14 +170,17 @@ def _explain(score, target, method, reduce, options):
             f'expected method to be a function or one of {", ".join(METHODS)} '
             '(guided backpropagation and DeconvNet are rules for these: '
             f'rule=gradmod.GuidedBackprop), got {describe(method)}')
+    if layer is not None and method in METHODS.values() and 'cam' not in (
+            method.__name__):
+        raise ValueError('layer is for class activation maps: say wrt')
 
     def explain(score):
         result = method(score, score.x, **options)
         maps = [reduce(v) if reduce else v for v in as_list(result)]
         for v in maps:
             if not (isinstance(v, Variable) and getattr(v, 'ndim', 0)):
-                raise TypeError('expected method to return a tensor of maps, got '
-                                f'{describe(v)}')
+                raise TypeError('expected method (or reduce) to return a tensor, '
+                                f'got {describe(v)}')
         if len(maps) not in (1, len(as_list(score.x))):
             raise TypeError('expected method to return a map, or one for each of '
                             f'{as_list(score.x)}, got {len(maps)}')
@@ -219,10 +222,9 @@ def compile_saliency_function(network, rule=None, target=None,
     rule, method, input_var, wrt, layer, logits, reduce, **options
         As for `saliency_map`.
     target : optional
-        As for `saliency_map`, but not a vector or a matrix: the classes of the
-        samples are given when the function is called. What is said here (None,
-        'max', an int) counts in calls that give none; 'given' makes that an
-        error. For 'all', a tuple and a function, calls give none.
+        As for `saliency_map`. What is said here of classes counts in calls that
+        give none, and 'given' makes that an error. For 'all', a tuple and a
+        function, calls give none.
     mode : optional
         Theano's compilation mode.
     givens : dict, optional
@@ -303,7 +305,7 @@ def compile_saliency_function(network, rule=None, target=None,
                         'such as z[:, 2], got one for the whole batch: maps '
                         'would depend on its size')
     _warn_of_graph(score, givens)
-    maps, errors = _explain(score, target, method, reduce, options)
+    maps, errors = _explain(score, target, method, layer, reduce, options)
     details = {'scores': score.value}
     if takes_classes:
         details.update(classes=score.classes, logits=score.z)
@@ -509,8 +511,8 @@ class SaliencyFunction:
 
         Returns
         -------
-        Explanation
-            A named tuple.
+        gradmod.saliency.Explanation
+            A named tuple of maps, scores, classes, logits, completeness_error.
         """
         target = self._target if target is None else target
         arrays = [self._check_images(array, v) for array, v in zip(

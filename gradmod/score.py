@@ -9,6 +9,7 @@ import theano.tensor as T
 
 from ._theano import (Assert, Constant, Variable, ancestors, graph_inputs,
                       io_toposort)
+from .base import is_composite
 from .errors import describe, is_float_tensor, perhaps
 from .expression import override_in
 from .graphs import graft, is_spatial
@@ -150,7 +151,7 @@ class Score:
         outputs, names = {}, {}
         if self._layers:
             from lasagne.layers import get_output
-            on_layers = isinstance(rule, Mapping) or hasattr(rule, 'plan')
+            on_layers = isinstance(rule, Mapping) or is_composite(rule)
             with (modified(self._network, rule) if on_layers
                   else ExitStack()):
                 outputs = get_output(list(self._layers), deterministic=True)
@@ -321,10 +322,10 @@ def as_classes(target, count=None):
         return np.where(np.arange(counts.max()) < counts,
                         first[:, :counts.max()], -1)
     if classes.dtype.kind not in 'iu' or classes.ndim > 1:
-        raise TypeError("expected target to be None, 'max', 'all', a class as an "
-                        'int, a vector of ints, a matrix of zeros and ones, a '
-                        'tuple of indices or a function of the logits, got '
-                        f'{describe(target)}')
+        raise TypeError("expected target to be None, 'max', a class as an int, a "
+                        'vector of ints or a matrix of zeros and ones (or, when '
+                        "it is compiled, 'all', a tuple of indices or a function "
+                        f'of the logits), got {describe(target)}')
     wrong = classes.astype('int64') < 0
     if count is not None:
         wrong |= classes >= count

@@ -19,6 +19,7 @@ from lasagne.nonlinearities import (
     LeakyRectify, leaky_rectify, rectify, sigmoid, softmax, tanh)
 
 import gradmod
+from gradmod import lrp
 from gradmod import (DeconvNet, GuidedBackprop, GuidedGradient,
                      ModifiedBackprop, ZeroBackprop)
 from gradmod.network import Place, modified
@@ -825,3 +826,16 @@ def test_pickling():
         assert initials(copied) == 'DD'
     handle.undo()
     assert not rules(net) and initials(copied) == 'GG'
+
+
+@pytest.mark.parametrize('rule', [
+    lrp.Epsilon, lrp.Epsilon(), lrp.EpsilonPlus, {'hidden': lrp.ZPlus()},
+    {'hidden': lrp.ZPlus}])
+def test_rules_of_layers_say_how_they_are_given(rule):
+    net = DenseLayer(DenseLayer(InputLayer((None, 4)), 3, name='hidden'), 2)
+    for use in gradmod.modified, gradmod.saliency_map:
+        with pytest.raises(TypeError, match=r'for layers: .*lrp.EpsilonPlus\(\)'):
+            use(net, rule)
+    if not isinstance(rule, dict):
+        with pytest.raises(TypeError, match='for layers: pass their network'):
+            gradmod.override_in(T.nnet.relu(T.dmatrix()), rule)

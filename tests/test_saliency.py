@@ -458,7 +458,7 @@ def test_what_is_wanted_of_a_map(net, weights):
         f = compiled(net, target='all', method='integrated_gradients',
                      reduce=reduce)
         np.testing.assert_allclose(f(X)[range(5), LABELS], numpy(want))
-    with pytest.raises(TypeError, match='expected method to return a tensor'):
+    with pytest.raises(TypeError, match='or reduce. to return a tensor'):
         saliency_map(net, reduce=T.sum)
 
 
@@ -535,3 +535,8 @@ def test_the_old_recipe_is_named():
             with pytest.warns(UserWarning, match='grad was assigned, which') as w:
                 function(network, input_var=x)
             assert sum(v.category is UserWarning for v in w) == 1
+
+
+def test_a_layer_where_the_method_has_none(net):
+    with pytest.raises(ValueError, match='for class activation maps: say wrt'):
+        saliency_map(net, layer='first')
