@@ -564,7 +564,17 @@ def test_alpha_and_beta():
     for alpha, beta in [(1, 1), (.5, -.5)]:
         with pytest.raises(ValueError, match='alpha - beta = 1'):
             lrp.AlphaBeta(alpha, beta)
-    lrp.AlphaBeta(theano.shared(1.), 0)
+    for alpha in 1, theano.shared(1.):
+        lrp.AlphaBeta(alpha, 0)
+
+
+def test_defaults():
+    rules = [lrp.Epsilon(), lrp.Norm(), lrp.ZPlus(), lrp.AlphaBeta(),
+             lrp.Gamma(), lrp.WSquare(), lrp.Flat(), lrp.ZBox(-2, 3)]
+    assert {rule.stabilizer for rule in rules} == {1e-6}
+    assert repr(rules) == (
+        '[Epsilon(), Norm(), ZPlus(), AlphaBeta(alpha=2.0, beta=1.0), '
+        'Gamma(gamma=0.25), WSquare(), Flat(), ZBox(low=-2, high=3)]')
 
 
 def test_a_rule_has_to_say_something():
@@ -604,22 +614,27 @@ def test_nonnegative(f, wanted):
     assert lrp.nonnegative(lrp.Gradient().around(f)(x)) is wanted
 
 
-@pytest.mark.parametrize('rule, all_of_it, half', [
-    (lrp.ZPlus(), 4, 2), (lrp.AlphaBeta(2, 1), 8, 4), (lrp.Gamma(), 9, 5),
-    (lrp.Epsilon(), 2, 2)])  # with z itself, where the rule looks at it
-def test_what_is_known_to_be_0_is_not_computed(rule, all_of_it, half):
-    for f, wanted in (tanh, all_of_it), (rectify, half):
-        net = L.DenseLayer(network_input(3), 3, W=values(3, 3), name='below',
-                           nonlinearity=f)
-        net = L.DenseLayer(net, 2, W=values(3, 2), name='above',
-                           nonlinearity=None)
-        with modified(net, lrp.Composite({'above': rule,
-                                          'below': lrp.Epsilon()})):
-            op = output(net).owner.op
-        dots = [node for node in io_toposort(
-            op.inputs + [op.output_grad], op.gradients[:1])
-            if isinstance(node.op, T.Dot)]
-        assert len(dots) == wanted
+DOTS = [(lrp.ZPlus(), 4, 2), (lrp.AlphaBeta(2, 1), 8, 4), (lrp.Gamma(), 9, 5),
+        (lrp.Epsilon(), 2, 2)]  # with z itself, where the rule looks at it
+
+
+def test_what_is_known_to_be_0_is_not_computed():
+    for rule, all_of_it, half in DOTS:
+        for f, wanted in (tanh, all_of_it), (rectify, half):
+            net = L.DenseLayer(network_input(3), 3, name='below',
+                               nonlinearity=f)
+            net = L.DenseLayer(net, 2, name='above', nonlinearity=None)
+            with modified(net, lrp.Composite({'above': rule,
+                                              'below': lrp.Epsilon()})):
+                op = output(net).owner.op
+            dots = [node for node in io_toposort(
+                op.inputs + [op.output_grad], op.gradients[:1])
+                if isinstance(node.op, T.Dot)]
+            assert len(dots) == wanted
+
+
+@pytest.mark.parametrize('rule', [rule for rule, _, _ in DOTS])
+def test_values_above_a_rectifier(rule):
     x, r = values(5, 3), values(5, 2)
     W, V = values(3, 3), values(3, 2)
     b, c = values(3), values(2)

@@ -53,6 +53,15 @@ EQUIVALENT = {
     'logits': [
         ('return inputs[0]', ONE, 'return inputs[-1]'),
     ],
+    'lrp': [
+        ('* T.switch(total >= 0, like(r, 1), like(r, -1)))', 'by 1 or -1',
+         '/ T.switch(total >= 0, like(r, 1), like(r, -1)))'),
+        ('return shares[0] if len(shares) == 1 else shares', ONE,
+         'return shares[-1] if len(shares) == 1 else shares'),
+        ('min(alpha, beta) < 0 or abs(alpha - beta - 1) > 1e-9):',
+         'any small number does',
+         'min(alpha, beta) < 0 or abs(alpha - beta - 1) >= 1e-9):'),
+    ],
     'op': [
         ('parents = parents_since(inputs[0])',
          'nothing is made between the stand-ins',
