@@ -75,6 +75,18 @@ EQUIVALENT = {
         ('memo = {x: conform(T.constant(0 * ones), x.type),', '0 as well',
          'memo = {x: conform(T.constant(0 / ones), x.type),'),
     ],
+    'matching': [
+        ("SCRATCH = {'compute_test_value': 'off', 'traceback.limit': 0}",
+         'a matter of time', *(
+             "SCRATCH = {'compute_test_value': 'off', 'traceback.limit': "
+             f'{n}}}' for n in (1, -1))),
+        ("continue  # only an upper bound, as in Keras' max_value",
+         'no other is made by a clip',
+         "break  # only an upper bound, as in Keras' max_value"),
+        ('if scalar_op(node.outputs[0]) not in (scalar.add, scalar.sub):',
+         'all outputs have one op',
+         'if scalar_op(node.outputs[-1]) not in (scalar.add, scalar.sub):'),
+    ],
     'op': [
         ('parents = parents_since(inputs[0])',
          'nothing is made between the stand-ins',
