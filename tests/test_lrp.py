@@ -1,4 +1,5 @@
 """Relevance against its formulas in numpy, on layers written as matrices."""
+import inspect
 import pickle
 
 import lasagne
@@ -231,6 +232,7 @@ class BatchNorm(L.Layer):
 @pytest.mark.parametrize('name, shape, kwargs', [
     ('DenseLayer', (3, 2), dict(num_units=4)),
     ('NINLayer', (3, 2, 2), dict(num_units=4)),
+    ('NINLayer', (3, 2), dict(num_units=4, untie_biases=True)),
     ('Conv2DLayer', (2, 4, 4), dict(num_filters=3, filter_size=3)),
     ('Conv2DLayer', (2, 4, 4), dict(num_filters=3, filter_size=3, b=None)),
     ('Conv2DLayer', (2, 4, 4), dict(num_filters=3, filter_size=3,
@@ -494,6 +496,7 @@ def test_report_and_restoration():
     before = [vars(layer).copy() for layer in layers]
     with modified(net, lrp.EpsilonPlus()) as report:
         output(net)
+    assert [place.rule.calls for place in report] == [1] * len(report)
     assert str(report).splitlines()[1:4] == [
         '#0 InputLayer    -               -               '
         'left alone: its gradient',
@@ -506,6 +509,8 @@ def test_kwargs_are_known_to_get_output(recwarn):
     net = BatchNorm(L.NINLayer(network_input(3, 2), 4, nonlinearity=None),
                     (0, 2))
     with modified(net, lrp.EpsilonPlus()):
+        assert 'deterministic' in inspect.signature(
+            net.get_output_for).parameters
         output(net)
     assert not [w for w in recwarn if 'kwargs' in str(w.message)]
 
@@ -564,7 +569,18 @@ def test_alpha_and_beta():
     for alpha, beta in [(1, 1), (.5, -.5)]:
         with pytest.raises(ValueError, match='alpha - beta = 1'):
             lrp.AlphaBeta(alpha, beta)
-    lrp.AlphaBeta(theano.shared(1.), 0)
+    for alpha in 1, theano.shared(1.):
+        lrp.AlphaBeta(alpha, 0)
+
+
+def test_defaults():
+    rules = [lrp.Epsilon(), lrp.Norm(), lrp.ZPlus(), lrp.AlphaBeta(),
+             lrp.Gamma(), lrp.WSquare(), lrp.Flat(), lrp.ZBox(-2, 3)]
+    assert {rule.stabilizer for rule in rules} == {1e-6}
+    assert repr(rules) == (
+        '[Epsilon(), Norm(), ZPlus(), AlphaBeta(alpha=2.0, beta=1.0), '
+        'Gamma(gamma=0.25), WSquare(), Flat(), ZBox(low=-2, high=3)]')
+    assert repr(dict(lrp.Composite({}).rules)[lrp.summing]) == 'Norm()'
 
 
 def test_a_rule_has_to_say_something():
@@ -578,7 +594,9 @@ POSITIVE = [
     lambda x: T.maximum(x, 0), lambda x: T.maximum(.1, x),
     lambda x: T.nnet.relu(x) * 2 + 1, lambda x: abs(x)[:, ::2],
     lambda x: T.concatenate([abs(x), T.sqr(x)], axis=1).dimshuffle(1, 0),
-    lambda x: abs(x).reshape((3, 2)), lambda x: T.zeros_like(x),
+    lambda x: abs(x).reshape((3, 2)), lambda x: abs(x).reshape((-1,)),
+    lambda x: T.zeros_like(x), lambda x: T.inc_subtensor(abs(x)[-1:], 1),
+    lambda x: T.nnet.nnet.softmax_with_bias(x, x[0]),
     lambda x: abs(x).mean(axis=0), lambda x: T.max(abs(x), axis=1),
     lambda x: T.inc_subtensor(T.zeros((3, 3))[:2, :3], abs(x)),
     lambda x: T.switch(x > 0, abs(x), 0), lambda x: T.cast(abs(x), 'float32'),
@@ -588,38 +606,47 @@ ANY = [lambda x: x, lambda x: -abs(x), lambda x: abs(x) - 1, T.tanh,
        very_leaky_rectify, lambda x: T.maximum(x, -1), T.nnet.elu,
        lambda x: T.concatenate([abs(x), x]), lambda x: abs(x).dot(x.T),
        lambda x: T.switch(x > 0, x, 0), lambda x: T.minimum(x, 0),
+       lambda x: T.fill(x, x),
        lambda x: x + abs(x) - 1, lambda x: T.set_subtensor(x[:1], 1),
        lambda x: x + abs(x + 1),
        lambda x: T.set_subtensor(T.zeros((3, 3))[:2], x)]
 
 
-@pytest.mark.parametrize('f, wanted', [(f, True) for f in POSITIVE]
-                         + [(f, False) for f in ANY])
-def test_nonnegative(f, wanted):
+def test_nonnegative():
     x = T.matrix()
-    assert lrp.nonnegative(f(x)) is wanted
-    if wanted:  # it is true
-        v = theano.function([x], f(x), mode=MODE)(values(2, 3))
-        assert v.min() >= 0
-    assert lrp.nonnegative(lrp.Gradient().around(f)(x)) is wanted
+    for f in POSITIVE + ANY:
+        for y in f(x), lrp.Gradient().around(f)(x):
+            assert lrp.nonnegative(y) is (f in POSITIVE)
 
 
-@pytest.mark.parametrize('rule, all_of_it, half', [
-    (lrp.ZPlus(), 4, 2), (lrp.AlphaBeta(2, 1), 8, 4), (lrp.Gamma(), 9, 5),
-    (lrp.Epsilon(), 2, 2)])  # with z itself, where the rule looks at it
-def test_what_is_known_to_be_0_is_not_computed(rule, all_of_it, half):
-    for f, wanted in (tanh, all_of_it), (rectify, half):
-        net = L.DenseLayer(network_input(3), 3, W=values(3, 3), name='below',
-                           nonlinearity=f)
-        net = L.DenseLayer(net, 2, W=values(3, 2), name='above',
-                           nonlinearity=None)
-        with modified(net, lrp.Composite({'above': rule,
-                                          'below': lrp.Epsilon()})):
-            op = output(net).owner.op
-        dots = [node for node in io_toposort(
-            op.inputs + [op.output_grad], op.gradients[:1])
-            if isinstance(node.op, T.Dot)]
-        assert len(dots) == wanted
+@pytest.mark.parametrize('f', POSITIVE)
+def test_what_is_nonnegative_is(f):
+    x = T.matrix()
+    v = theano.function([x], f(x), mode=MODE)(values(2, 3))
+    assert v.min() >= 0
+
+
+DOTS = [(lrp.ZPlus(), 4, 2), (lrp.AlphaBeta(2, 1), 8, 4), (lrp.Gamma(), 9, 5),
+        (lrp.Epsilon(), 2, 2)]  # with z itself, where the rule looks at it
+
+
+def test_what_is_known_to_be_0_is_not_computed():
+    for rule, all_of_it, half in DOTS:
+        for f, wanted in (tanh, all_of_it), (rectify, half):
+            net = L.DenseLayer(network_input(3), 3, name='below',
+                               nonlinearity=f)
+            net = L.DenseLayer(net, 2, name='above', nonlinearity=None)
+            with modified(net, lrp.Composite({'above': rule,
+                                              'below': lrp.Epsilon()})):
+                op = output(net).owner.op
+            dots = [node for node in io_toposort(
+                op.inputs + [op.output_grad], op.gradients[:1])
+                if isinstance(node.op, T.Dot)]
+            assert len(dots) == wanted
+
+
+@pytest.mark.parametrize('rule', [rule for rule, _, _ in DOTS])
+def test_values_above_a_rectifier(rule):
     x, r = values(5, 3), values(5, 2)
     W, V = values(3, 3), values(3, 2)
     b, c = values(3), values(2)

@@ -7,6 +7,7 @@ import re
 ONE = 'there is one'
 UNKNOWN = 'numpy takes any number below 0'
 FIRST = 'its place decides the time that it takes, not the values'
+WORDS = 'the wording of an error'
 STYLE = 'how it looks: any value close by does'
 DEVICE = 'the same on the host; tests/device tells, on a device'
 
@@ -53,6 +54,39 @@ EQUIVALENT = {
     'logits': [
         ('return inputs[0]', ONE, 'return inputs[-1]'),
     ],
+    'lrp': [
+        ('* T.switch(total >= 0, like(r, 1), like(r, -1)))', 'by 1 or -1',
+         '/ T.switch(total >= 0, like(r, 1), like(r, -1)))'),
+        ('return shares[0] if len(shares) == 1 else shares', ONE,
+         'return shares[-1] if len(shares) == 1 else shares'),
+        ('min(alpha, beta) < 0 or abs(alpha - beta - 1) > 1e-9):',
+         'any small number does',
+         'min(alpha, beta) < 0 or abs(alpha - beta - 1) >= 1e-9):'),
+        ("f'rules={{{refused[0]!r}: lrp.Gradient()}}')", WORDS,
+         "f'rules={{{refused[-1]!r}: lrp.Gradient()}}')"),
+        ('self.__name__ = layer.name or type(layer).__name__', WORDS,
+         'self.__name__ = layer.name and type(layer).__name__'),
+        ("f'{norm.name or type(norm).__name__} is no part of the layer '",
+         WORDS,
+         "f'{norm.name and type(norm).__name__} is no part of the layer '"),
+        ('return layer.get_output_for(list(xs) if self.several else xs[0],',
+         ONE,
+         'return layer.get_output_for(list(xs) if self.several else xs[-1],'),
+        ('memo = {x: conform(T.constant(0 * ones), x.type),', '0 as well',
+         'memo = {x: conform(T.constant(0 / ones), x.type),'),
+    ],
+    'matching': [
+        ("SCRATCH = {'compute_test_value': 'off', 'traceback.limit': 0}",
+         'a matter of time', *(
+             "SCRATCH = {'compute_test_value': 'off', 'traceback.limit': "
+             f'{n}}}' for n in (1, -1))),
+        ("continue  # only an upper bound, as in Keras' max_value",
+         'no other is made by a clip',
+         "break  # only an upper bound, as in Keras' max_value"),
+        ('if scalar_op(node.outputs[0]) not in (scalar.add, scalar.sub):',
+         'all outputs have one op',
+         'if scalar_op(node.outputs[-1]) not in (scalar.add, scalar.sub):'),
+    ],
     'op': [
         ('parents = parents_since(inputs[0])',
          'nothing is made between the stand-ins',
@@ -75,6 +109,7 @@ EQUIVALENT = {
         ('return not np.array_equal(p.get_value(borrow=True), value)',
          'one more copy',
          'return not np.array_equal(p.get_value(borrow=False), value)'),
+        ('return found[0]', ONE, 'return found[-1]'),
         ('axes.set_ylim(-1.05 if axes.get_ylim()[0] < -.5 else -.55, 1.05)',
          STYLE,
          'axes.set_ylim(-1.05 if axes.get_ylim()[0] <= -.5 else -.55, 1.05)'),
