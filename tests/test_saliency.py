@@ -349,7 +349,7 @@ def test_a_method_that_returns_another_number_of_maps(net):
 
 def test_a_method_that_returns_no_tensor(net):
     for result in generic(), theano.scalar.float64(), T.dscalar():
-        with pytest.raises(TypeError, match='method to return a tensor'):
+        with pytest.raises(TypeError, match='or reduce. to return a tensor'):
             saliency_map(net, method=lambda score, x: result)
 
 
