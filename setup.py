@@ -18,6 +18,7 @@ With conda: conda create -n gradmod python=3.11 && conda activate gradmod
 ''' % sys.version_info[:2])
 
 from setuptools import setup  # noqa: E402
+from setuptools.command.sdist import sdist  # noqa: E402
 
 here = os.path.dirname(os.path.abspath(__file__))
 
@@ -131,8 +132,18 @@ indirect_36 = {
 extras = {name: direct + [pin + py36 for pin in indirect_36[name].split()]
           for name, direct in [('examples', examples), ('tests', tests)]}
 
+
+class WithoutTests(sdist):
+    """Setuptools adds the modules of tests, but nothing that they need."""
+
+    def make_release_tree(self, base_dir, files):
+        super().make_release_tree(base_dir, [
+            f for f in files if not f.startswith('tests' + os.sep)])
+
+
 setup(
     name='gradmod',
+    cmdclass={'sdist': WithoutTests},
     version=version,
     description='Gradient overrides for Theano: guided backpropagation and '
                 'its relatives',

@@ -103,12 +103,13 @@ def draw(path, images, labels, maps, caption, **options):
     print('wrote %s' % path)
 
 
-def picture(text):
+def picture(text, endings=('.png', '.pdf', '.svg')):
     """An argument that names a picture to write."""
     folder = os.path.dirname(os.path.abspath(text))
-    if os.path.splitext(text)[1] not in ('.png', '.pdf', '.svg'):
+    if os.path.splitext(text)[1] not in endings:
         raise argparse.ArgumentTypeError(
-            'expected a name that ends in .png, .pdf or .svg, got %r' % text)
+            'expected a name that ends in %s, got %r' %
+            (' or '.join(endings), text))
     if not os.path.isdir(folder):
         raise argparse.ArgumentTypeError('there is no folder %r' % folder)
     return text

@@ -91,12 +91,8 @@ def main():
     lasagne.random.set_rng(rng)
     network, images, steps = (resnet(args.weights) if args.weights
                               else small(args.images, rng))
-    # What Grad-CAM looks at: the last layer whose output has pixels.
-    last = [v for v in get_all_layers(network) if len(v.output_shape) == 4][-1]
     reports = {}
     for title, how in tqdm(METHODS.items(), unit='method'):
-        if how.get('method') == 'guided_gradcam':
-            how = dict(how, layer=last)
         reports[title] = randomization_test(network, images, layers=steps,
                                             seed=args.seed, **how)
 

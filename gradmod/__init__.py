@@ -4,10 +4,9 @@ from .base import ModifiedBackprop, override_gradient
 from .check import check_gradient
 from .expression import RECTIFIERS, override_in
 from .network import modified
-from .rules import (BackpropThrough, BetaSmooth, DeconvNet, DeepLiftRescale,
-                    EpsilonLRP, GradientProbe, GradientReversal,
-                    GuidedBackprop, GuidedGradient, RectGrad, StraightThrough,
-                    ZeroBackprop)
+from .rules import (BackpropThrough, BetaSmooth, DeconvNet,
+                    GradientReversal, GuidedBackprop, GuidedGradient, RectGrad,
+                    StraightThrough, ZeroBackprop)
 from .saliency import compile_saliency_function, saliency_map
 
 __version__ = '0.2.0'
@@ -16,5 +15,5 @@ __all__ = [
     'modified', 'override_in', 'RECTIFIERS',
     'saliency_map', 'compile_saliency_function',
     'GuidedBackprop', 'DeconvNet', 'ZeroBackprop', 'GuidedGradient',
-    'BackpropThrough', 'RectGrad', 'BetaSmooth', 'EpsilonLRP',
-    'DeepLiftRescale', 'StraightThrough', 'GradientReversal', 'GradientProbe']
+    'BackpropThrough', 'RectGrad', 'BetaSmooth', 'StraightThrough',
+    'GradientReversal']

@@ -81,7 +81,6 @@ class ModifiedBackprop:
     """
 
     calls = 0
-    couples_samples = False  # whether a gradient depends on the rest of a batch
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
@@ -223,12 +222,10 @@ class ModifiedBackprop:
                 f'one float tensor variable, got {describe(y)}' +
                 ': cast it, by .astype(x.dtype)' * discrete)
         y = T.as_tensor_variable(y)
-        op = GradientOverrideOp(
+        return GradientOverrideOp(
             stand_ins, [y if inputs == stand_ins else move_to_device(y)],
             lambda stand_ins, gs: self.gradients(stand_ins, inputs, y, *gs),
             name=repr(self))
-        op.couples_samples = self.couples_samples
-        return op
 
     def gradients(self, wrt, inputs, y, g):
         """What `grad` returns for f(`inputs`) = `y`, of the types of `wrt`.

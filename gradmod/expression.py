@@ -220,11 +220,11 @@ def _hidden(outputs):
     """
     ops = Counter(node.op for node in nodes_above(outputs)
                   if isinstance(node.op, OpFromGraph))
-    return ', '.join(
-        f'{n} times {op}' for op, n in ops.items()
-        if any(captured is not None for _, captured in _find(
-            op.local_outputs, Matcher(list(RECTIFIERS.items()),
-                                      op.local_outputs))[0]))
+    matcher = Matcher(RECTIFIERS.items(),
+                      [v for op in ops for v in op.local_outputs])
+    return ', '.join(f'{n} times {op}' for op, n in ops.items() if any(
+        captured is not None
+        for _, captured in _find(op.local_outputs, matcher)[0]))
 
 
 def _what_is_there(outputs, matches):

@@ -798,6 +798,13 @@ class Part:
                                     **self.kwargs)
 
 
+def axis_of_units(layer):
+    """That of the W of a linear layer."""
+    return int(is_one_of({
+        'DenseLayer', 'NINLayer', 'TransposedConv2DLayer',
+        'TransposedConv3DLayer', 'DilatedConv2DLayer'}, layer))
+
+
 def bare(layer):
     """A copy of a layer, under no rule."""
     layer = copy.copy(layer)
@@ -841,9 +848,7 @@ def merged(norm, layer, z, kwargs):
         return v.dimshuffle([0 if i == axis else 'x' for i in range(ndim)])
 
     layer, b = copy.copy(layer), layer.b
-    layer.W *= spread(scale, layer.W.ndim, int(is_one_of({
-        'DenseLayer', 'NINLayer', 'TransposedConv2DLayer',
-        'TransposedConv3DLayer', 'DilatedConv2DLayer'}, layer)))
+    layer.W *= spread(scale, layer.W.ndim, axis_of_units(layer))
     layer.b = shift if b is None else (
         b * spread(scale, b.ndim, 0) + spread(shift, b.ndim, 0))
     layer.untie_biases = layer.b.ndim > 1

@@ -20,10 +20,9 @@ import numpy as np
 import theano
 import theano.tensor as T
 
-from ._theano import DimShuffle, normal
-from .errors import check_count, describe, is_float_tensor
-from .graphs import conform, walk
-from .rules import GuidedBackprop
+from ._theano import Variable, normal
+from .errors import check_count, describe
+from .graphs import conform
 
 
 def gradient(score, x):
@@ -33,12 +32,12 @@ def gradient(score, x):
     ----------
     score : gradmod.score.Score
         What is explained.
-    x : Variable
-        Where.
+    x : Variable or list of Variable
+        Where; a list where there are several inputs.
 
     Returns
     -------
-    Variable
+    Variable or list of Variable
         The map, of the type of `x`.
 
     Notes
@@ -52,7 +51,8 @@ def gradient(score, x):
     .. [1] Simonyan, Vedaldi, Zisserman (2013): Deep Inside Convolutional
        Networks. arXiv:1312.6034.
     """
-    return conform(theano.grad(score(x).sum(), x), x.type)
+    return each(lambda v, g: conform(g, v.type), x,
+                theano.grad(score(x).sum(), x))
 
 
 def gradient_x_input(score, x):
@@ -73,7 +73,7 @@ def gradient_x_input(score, x):
     .. [1] Shrikumar, Greenside, Shcherbina, Kundaje (2016): Not Just a Black
        Box. arXiv:1605.01713.
     """
-    return x * gradient(score, x)
+    return each(lambda v, g: v * g, x, gradient(score, x))
 
 
 def relevance(score, x):
@@ -99,8 +99,11 @@ def relevance(score, x):
        Classifier Decisions by Layer-Wise Relevance Propagation. PLoS ONE.
     """
     value = score(x)
-    axes = list(range(value.ndim)) + ['x'] * (x.ndim - value.ndim)
-    return conform(value.dimshuffle(axes) * gradient(score, x), x.type)
+
+    def relevance(v, g):
+        axes = list(range(value.ndim)) + ['x'] * (v.ndim - value.ndim)
+        return conform(value.dimshuffle(axes) * g, v.type)
+    return each(relevance, x, gradient(score, x))
 
 
 def smoothgrad(score, x, samples=50, sigma=.15, seed=0):
@@ -115,11 +118,13 @@ def smoothgrad(score, x, samples=50, sigma=.15, seed=0):
         As for `gradient`.
     samples : int
         How many noisy copies.
-    sigma : number
-        The standard deviation of the noise; the paper recommends .1 to .2.
+    sigma : number, or list of number
+        The standard deviation of the noise; the paper recommends .1 to .2. Of
+        several inputs each may have its own.
     seed : int
         For ``numpy.random.RandomState``, whose ``normal(size=(samples,) +
-        x.shape[1:])`` is the noise before it is scaled.
+        x.shape[1:])`` is the noise before it is scaled. That of the i-th input
+        after the first has the seed ``[seed, i]``.
 
     Returns
     -------
@@ -145,12 +150,18 @@ def smoothgrad(score, x, samples=50, sigma=.15, seed=0):
        Noise by Adding Noise. arXiv:1706.03825.
     """
     check_count('samples', samples)
-    size = (samples,) + tuple(x.shape[i] for i in range(1, x.ndim))
-    noise = normal(np.random.RandomState(seed), size, x.dtype)
-    axes = tuple(range(1, x.ndim))
-    scale = T.constant(np.asarray(sigma, x.dtype)) * (
-        x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True))
-    return _mean_gradient(score, x, lambda e: x + scale * e, noise, scale)
+    noise = [
+        normal(np.random.RandomState([seed, i] if i else seed), (samples,) + tuple(
+            v.shape[axis] for axis in range(1, v.ndim)), v.dtype)
+        for i, v in enumerate(as_list(x))]
+
+    def scale(v, sigma):
+        axes = tuple(range(1, v.ndim))
+        return T.constant(np.asarray(sigma, v.dtype)) * (
+            v.max(axis=axes, keepdims=True) - v.min(axis=axes, keepdims=True))
+    scales = each(scale, x, _as(x, _for_each(sigma, x)))
+    return _mean_gradient(score, x, lambda *e: each(
+        lambda v, scale, e: v + scale * e, x, scales, _as(x, e)), noise, scales)
 
 
 def integrated_gradients(score, x, steps=50, baseline=0):
@@ -165,9 +176,11 @@ def integrated_gradients(score, x, steps=50, baseline=0):
         As for `gradient`.
     steps : int
         How many points.
-    baseline : number, numpy array or Variable
+    baseline : number, numpy array or Variable, or list of these
         b, which broadcasts against x: a number, or an array of the shape of
-        one sample.
+        one sample; an array with an axis before these has several baselines,
+        and the map is the mean of theirs. A variable may be made from x, such
+        as a blurred one. Of several inputs each may have its own, in a list.
 
     Returns
     -------
@@ -182,13 +195,19 @@ def integrated_gradients(score, x, steps=50, baseline=0):
         If the target gives one score for the whole batch, or the baseline has
         more dimensions than x.
     ValueError
-        If `steps` is no positive int.
+        If `steps` is no positive int; if there are baselines for some of
+        several inputs, or not as many for each.
 
     Notes
     -----
     The paper sums over the points k / steps, the right ends of the intervals;
     their midpoints approximate the integral better. The points are taken one
     after the other, so that memory does not grow with their number.
+
+    With respect to a layer, b and the path are those of that layer's output,
+    not of the input: the map sums to S(x) - S(b) for each of its samples. This
+    is Captum's LayerIntegratedGradients where b is the layer's output for a
+    baseline of the input.
 
     Under a rule the attributions do not sum to anything in particular.
 
@@ -198,174 +217,110 @@ def integrated_gradients(score, x, steps=50, baseline=0):
        Networks. ICML.
     """
     check_count('steps', steps)
-    if score.value.ndim != 1:
-        raise TypeError('integrated_gradients: expected a target that gives one '
-                        f'score for each sample, got {describe(score.value)}')
-    b = T.as_tensor_variable(baseline)
-    if b.ndim > x.ndim:
-        raise TypeError('integrated_gradients: expected a baseline of at most '
-                        f'{x.ndim} dimensions, got {describe(baseline)}')
-    b = conform(T.zeros_like(x) + T.cast(b, x.dtype), x.type)
-    fractions = T.constant(((np.arange(steps) + .5) / steps).astype(x.dtype))
-    result = (x - b) * _mean_gradient(
-        score, x, lambda fraction: b + fraction * (x - b), fractions, b)
-    result.tag.completeness_error = (
-        score(x) - score(b) - result.sum(axis=tuple(range(1, x.ndim))))
-    return result
+
+    def attributions(b):
+        fractions = ((np.arange(steps) + .5) / steps).astype(as_list(x)[0].dtype)
+        means = _mean_gradient(score, x, lambda fraction: each(
+            lambda v, b: b + T.cast(fraction, v.dtype) * (v - b), x, b),
+            [T.constant(fractions)], b)
+        return each(lambda v, b, mean: (v - b) * mean, x, b, means)
+    return from_baseline(attributions, score, x, baseline)
 
 
-def gradcam(score, x, data_format=None, resize=True):
-    """Grad-CAM: relu of the sum of a_c A_c over the channels c of a layer.
-
-    A_c is channel c of the layer's output, and a_c the mean of dS/dA_c over
-    its pixels [1]_.
+def from_baseline(attributions, score, x, baseline):
+    """Attributions of S(x) - S(b) for a baseline b, or the mean of several.
 
     Parameters
     ----------
+    attributions : callable
+        From b, of the type of `x`, to a map.
     score, x
-        As for `gradient`. The score knows the layer that was asked for:
-        ``layer=`` of the functions that compute maps. In the paper, the last
-        convolution, after its rectifier.
-    data_format : {'channels_first', 'channels_last'}, optional
-        The axis of the channels in the layer's output, and in the input: the
-        second or the last one. By default, what the convolution or pooling
-        says that the layer comes from; the second one for a Lasagne network.
-    resize : bool
-        Whether to bring the map to the size of the input.
+        As for `gradient`.
+    baseline : number, numpy array or Variable, or a list of these
+        See `integrated_gradients`.
 
     Returns
     -------
     Variable
-        The map, of the type of `x`: brought to the size of the input by linear
-        interpolation, and the same in all channels. Without `resize`, the map
-        as it is: of shape (samples,) and the layer's size.
-
-    Raises
-    ------
-    TypeError
-        If there is no layer with pixels; if it has another number of
-        dimensions than the input, and its map is to be resized.
-    ValueError
-        If `data_format` cannot be told from the layer, or is not that of the
-        convolution or pooling that it comes from; if it is not that of the
-        input, and the map is to be resized.
-
-    Notes
-    -----
-    The interpolation is (bi)linear between the centres of pixels and constant
-    beyond the outermost ones, as in OpenCV's ``resize`` and in PyTorch's with
-    ``align_corners=False``.
-
-    References
-    ----------
-    .. [1] Selvaraju et al. (2017): Grad-CAM: Visual Explanations from Deep
-       Networks via Gradient-based Localization. ICCV.
+        The map, with a ``tag.completeness_error``.
     """
-    A = score.layer
-    if not (is_float_tensor(A) and A.ndim > 2):
-        raise TypeError('gradcam: expected a layer of shape (samples, channels, '
-                        f'...), got {describe(A)}')
-    if resize and A.ndim != x.ndim:
-        raise TypeError(f'gradcam: a layer of {A.ndim} dimensions has no map of '
-                        f'the size of an input of {x.ndim}: pass resize=False')
-    data_format = _data_format(score, x, data_format, resize)
-    channels = 1 if data_format == 'channels_first' else -1
-    pixels = tuple(range(2, A.ndim) if channels == 1 else range(1, A.ndim - 1))
-    weights = theano.grad(score(x).sum(), A).mean(axis=pixels, keepdims=True)
-    cam = T.nnet.relu((weights * A).sum(axis=channels))
-    if not resize:
-        return cam
-    for axis in pixels:
-        # Sums over axis 1 and appends the new one: a cycle through all.
-        cam = T.tensordot(cam, interpolation(
-            A.shape[axis], x.shape[axis], x.dtype), axes=[[1], [1]])
-    return conform(T.zeros_like(x) + T.shape_padaxis(cam, channels), x.type)
+    if score.value.ndim != 1:
+        raise TypeError('expected a target that gives one score for each sample, '
+                        f'got {describe(score.value)}')
+    baselines = _for_each(baseline, x)
+    for v, b in zip(as_list(x), baselines):
+        if np.ndim(b) > v.ndim:
+            raise TypeError(f'expected a baseline of at most {v.ndim} '
+                            f'dimensions, got {describe(b)}')
+
+    def maps_and_error(*b):
+        b = each(lambda v, b: conform(T.zeros_like(v) + T.cast(b, v.dtype),
+                                      v.type), x, _as(x, b))
+        maps = as_list(attributions(b))
+        sums = [m.sum(axis=tuple(range(1, m.ndim))) for m in maps]
+        return maps + [score(x) - score(b) - sum(sums)]
+    several = {i: np.asarray(b, v.dtype)
+               for i, (v, b) in enumerate(zip(as_list(x), baselines))
+               if not isinstance(b, Variable) and np.ndim(b) == v.ndim}
+    if not several:
+        *maps, error = maps_and_error(*baselines)
+    elif len({len(b) for b in several.values()}) > 1:
+        raise ValueError('expected as many baselines for each input, got '
+                         f'{[len(b) for b in several.values()]}')
+    else:
+        outputs, _ = theano.scan(
+            lambda *args: maps_and_error(*{
+                **dict(enumerate(baselines)), **dict(zip(several, args))}.values()),
+            sequences=[T.constant(b) for b in several.values()],
+            non_sequences=as_list(x) + score.fixed)
+        *maps, error = [v.mean(axis=0) for v in outputs]
+    for v in maps:
+        v.tag.completeness_error = error
+    return _as(x, maps)
 
 
-def guided_gradcam(score, x, guide=GuidedBackprop, data_format=None):
-    """Guided Grad-CAM: Grad-CAM times guided backpropagation.
-
-    Parameters
-    ----------
-    score, x, data_format
-        As for `gradcam`.
-    guide : callable
-        The rule of the second factor.
-
-    Returns
-    -------
-    Variable
-        The map, of the type of `x`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `gradcam`, and as `override_in` does for `guide`.
-
-    Notes
-    -----
-    See `gradcam` for the source. Grad-CAM has the true gradient (unless the
-    network is put under a rule), the other factor that of `guide`.
-    """
-    return gradcam(score, x, data_format) * gradient(score.under(guide), x)
+def as_list(value):
+    """What a list has; what is none, as the only one; [] for None."""
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [] if value is None else [value]
 
 
-METHODS = {f.__name__: f for f in (
-    gradient, gradient_x_input, relevance, smoothgrad, integrated_gradients,
-    gradcam, guided_gradcam)}
+def each(function, *values):
+    """A function of what is one; or of each of several, in lists."""
+    if isinstance(values[0], list):
+        return [function(*v) for v in zip(*values)]
+    return function(*values)
 
 
-def _mean_gradient(score, x, point, sequence, *fixed):
-    """The mean of the gradients at ``point(s)`` for each s of `sequence`."""
-    def step(s, total, *_):
-        return total + gradient(score, conform(point(s), x.type))
+def _as(x, values):
+    """As many values as x has variables: a list where x is one."""
+    return list(values) if isinstance(x, list) else values[0]
+
+
+def _for_each(option, x):
+    """A list of an option for each input: one value for all, or a list."""
+    if not isinstance(x, list):
+        return [option]
+    if not isinstance(option, (list, tuple)):
+        return [option] * len(x)
+    if len(option) != len(x):
+        raise ValueError(f'expected one value, or one for each of {len(x)} '
+                         f'inputs, got {len(option)}')
+    return list(option)
+
+
+def _mean_gradient(score, x, point, sequences, fixed):
+    """The mean of the gradients at ``point(*s)`` for each s of `sequences`."""
+    def step(*args):
+        at = each(lambda v, p: conform(p, v.type), x,
+                  point(*args[:len(sequences)]))
+        return [total + g for total, g in zip(
+            args[len(sequences):], as_list(gradient(score, at)))]
     totals, _ = theano.scan(
-        step, sequences=[sequence], outputs_info=[T.zeros_like(x)],
-        non_sequences=[x] + score.fixed + list(fixed))
-    return conform(totals[-1] / T.cast(sequence.shape[0], x.dtype), x.type)
-
-
-def _data_format(score, x, given, resize):
-    """Where the channels of a layer are, by what it was computed with."""
-    A, axes = score.layer, {'channels_first': 1,
-                            'channels_last': score.layer.ndim - 1}
-
-    def is_spatial(v):
-        return v.owner and type(v.owner.op).__name__.startswith(
-            ('AbstractConv', 'Pool'))
-
-    def above(place):
-        v, axis = place
-        if v is x or not v.owner or isinstance(v.owner.op, T.Reshape):
-            return []
-        if isinstance(v.owner.op, DimShuffle):
-            axis = v.owner.op.new_order[axis]
-        inputs = v.owner.inputs[:1] if is_spatial(v) else v.owner.inputs
-        return [(i, axis) for i in inputs
-                if axis != 'x' and getattr(i, 'ndim', 0) == A.ndim]
-
-    # From the layer up to x: every variable, and the axis of the channels.
-    places = {name: list(walk([(A, axis)], above))
-              for name, axis in axes.items()}
-    found = next((name for name in axes if 1 in [
-        axis for v, axis in places[name] if is_spatial(v)][:1]), None)
-    if given is not None and found not in (None, given):
-        raise ValueError(f'gradcam: the layer has {found}, not {given}')
-    name = found or given or score.data_format
-    if name not in axes:
-        raise ValueError("gradcam: expected data_format='channels_first' or "
-                         f"'channels_last' for this layer, got {given!r}")
-    in_x = [axis for v, axis in places[name] if v is x]
-    if resize and in_x and axes[name] not in in_x:
-        raise ValueError(f'gradcam: the layer has {name}, the input has not: '
-                         'pass resize=False')
-    return name
-
-
-def interpolation(old, new, dtype):
-    """The matrix that interpolates `old` pixels linearly at `new` positions."""
-    old, new = T.cast(old, dtype), T.cast(new, dtype)
-    position = (T.arange(new, dtype=dtype) + .5) * (old / new) - .5
-    position = T.clip(position, 0, old - 1)
-    distance = abs(position.dimshuffle(0, 'x') - T.arange(old, dtype=dtype))
-    return T.maximum(0, 1 - distance)
+        step, sequences=sequences,
+        outputs_info=[T.zeros_like(v) for v in as_list(x)],
+        non_sequences=as_list(x) + score.fixed + as_list(fixed))
+    count = sequences[0].shape[0]
+    return each(lambda v, total: conform(
+        total[-1] / T.cast(count, v.dtype), v.type), x, _as(x, as_list(totals)))

@@ -1,8 +1,10 @@
 """Pictures of saliency maps, drawn with matplotlib.
 
-`plot_saliency` draws images beside their maps; `map_to_rgb` and `normalize`
-make the colours of a map without a figure, for pictures of one's own.
+`plot_saliency` draws images, signals or volumes with their maps, `plot_words`
+sentences; `map_to_rgb` and `normalize` make the colours of a map without a
+figure, for pictures of one's own.
 """
+import html
 import io
 from math import ceil
 
@@ -12,15 +14,14 @@ try:
     from matplotlib import figure as mpl_figure, rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LinearSegmentedColormap, Normalize
+    from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex
 except ImportError as error:  # pip install matplotlib alone brings numpy 2
     raise ImportError('gradmod.plot draws with matplotlib. Install it with: '
                       'pip install "gradmod[examples]"') from error
 
-__all__ = ['plot_saliency', 'map_to_rgb', 'normalize', 'Figure']
+__all__ = ['plot_saliency', 'plot_words', 'map_to_rgb', 'normalize', 'Figure']
 
-FORMATS = dict(HW=None, NHW=None, CHW='channels_first', NCHW='channels_first',
-               HWC='channels_last', NHWC='channels_last')
+SPACE = {1: 'T', 2: 'HW', 3: 'DHW'}  # the axes of a signal, an image, a volume
 COLOURS = {  # an odd number of them, so that one is in the middle, for 0
     kind: LinearSegmentedColormap.from_list(kind, colours, 257)
     for kind, colours in [
@@ -154,12 +155,8 @@ def map_to_rgb(saliency, kind='signed', percentile=99.5, limit=None, cmap=None,
     if kind == 'rgb' and cmap is not None:
         raise ValueError("map_to_rgb: the kind 'rgb' takes no cmap")
     axes, values = _as_nhwc('map_to_rgb: saliency', saliency, data_format)
-    if kind == 'signed':
-        with np.errstate(invalid='ignore'):  # infinity - infinity
-            values = values.sum(axis=3, keepdims=True, dtype=float)
-    elif kind == 'absolute':
-        values = abs(values.astype(float)).max(axis=3, keepdims=True)
-    values = np.array([normalize(v, percentile, limit) for v in values])
+    values = np.array([normalize(v, percentile, limit)
+                       for v in _reduce(values, kind)])
     rgb = values if kind == 'absolute' else (values + 1) / 2
     if kind == 'rgb':
         rgb = np.repeat(rgb, 3 // rgb.shape[3], axis=3)
@@ -172,14 +169,16 @@ def map_to_rgb(saliency, kind='signed', percentile=99.5, limit=None, cmap=None,
 
 def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
                   percentile=99.5, limit=None, cmap=None, overlay=False,
-                  colorbar=True, data_format=None, size=1):
+                  colorbar=True, data_format=None, size=1, spatial_dims=None,
+                  slices=None):
     """Draw images beside their maps: a row an image, a column a method.
 
     Parameters
     ----------
     images : array
         An image or a batch of up to 32, with 1 or 3 channels or without a
-        channel axis: uint8, or floats from 0 to 1. Grey 0 is black.
+        channel axis: uint8, or floats from 0 to 1. Grey 0 is black. Or signals
+        or volumes; see `spatial_dims`.
     maps : dict of arrays by title, list of arrays, or array
         For each method the maps of the images: as many, of the same height
         and width, with channels (see `kind`) or without. A list has an entry
@@ -202,8 +201,9 @@ def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
     cmap : str or matplotlib.colors.Colormap, optional
         Other colours; see `map_to_rgb`.
     overlay : bool or float, optional
-        Draw each map over its image in grey, with this opacity: from 0, the
-        image alone, to 1, the map alone. True is 0.7, False 1.
+        Draw each map over its image in grey (white, for signals), with this
+        opacity: from 0, the image alone, to 1, the map alone. True is 0.7,
+        False 1.
     colorbar : bool, optional
         Draw a colour bar below the maps. Pointed ends mean that what lies
         beyond is drawn in the same colour.
@@ -211,7 +211,24 @@ def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
         Where the channels of `images` are; see `map_to_rgb`. For the maps, it
         decides only where their shape and the images' size do not.
     size : float, optional
-        The longer side of an image in the picture, in inches.
+        The longer side of an image in the picture, in inches. A channel of a
+        signal is half as high and about three times as wide.
+    spatial_dims : {1, 2, 3}, optional
+        How many axes of space or time there are. By default 3 if `images` has
+        five axes, else 2.
+
+        - 1: signals, (number, channels, time), or (number, time, channels) for
+          ``'channels_last'``, of finite numbers and any number of channels.
+          Each channel is a line from its own minimum to its own maximum, on
+          the colours of its map. A map of one channel is under all lines.
+        - 2: images.
+        - 3: volumes, (number, channels, depth, height, width), the channels
+          as those of images. Each row is a slice; slices of a volume share
+          the scale of their map.
+    slices : int or list of int, optional
+        Which slices of volumes to draw, along the depth, or how many of the
+        strongest, by default 3: where the absolute values of the maps, as they
+        are scaled, have the largest sum over all methods.
 
     Returns
     -------
@@ -237,6 +254,9 @@ def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
     percentile. In images they are an error. A map of zeros is white, or grey
     for the kind ``'rgb'``.
 
+    A time step of a signal is whole dots, too, but of more than 960 steps
+    (times `size`) several share a dot, and their colours are averaged.
+
     For more than 32 images draw several figures, of ``images[:32]``,
     ``images[32:64]``, ... and the same slices of the maps.
 
@@ -248,12 +268,27 @@ def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
     >>> maps = {'gradient': np.random.randn(2, 3, 32, 32)}
     >>> figure = plot_saliency(images, maps, labels=['cat', 'dog'])
     >>> figure.savefig('maps.png')  # doctest: +SKIP
+
+    Signals of 3 channels; slices of a volume:
+
+    >>> signals, maps = np.random.randn(2, 4, 3, 200)
+    >>> figure = plot_saliency(signals, maps, spatial_dims=1)
+    >>> volume, map = np.random.rand(2, 1, 1, 20, 32, 32)
+    >>> figure = plot_saliency(volume, map, slices=[5, 10, 15])
     """
-    _, images = _as_nhwc('plot_saliency: images', images, data_format)
-    n, height, width, channels = images.shape
-    if n > ROWS:
-        raise ValueError(f'plot_saliency: expected up to {ROWS} images, got '
-                         f'{n}; draw slices of them and of the maps')
+    images = _real('plot_saliency: images', images)
+    if spatial_dims is None:
+        spatial_dims = 3 if images.ndim == 5 else 2
+    if spatial_dims not in SPACE or (slices is not None and spatial_dims != 3):
+        raise ValueError('plot_saliency: expected spatial_dims 1, 2 or 3, and '
+                         f'slices of volumes alone, got {spatial_dims!r} and '
+                         f'{slices!r}')
+    space, signals = SPACE[spatial_dims], None
+    if space == 'T':
+        data_format = data_format or 'channels_first'
+    _, images = _as_nhwc('plot_saliency: images', images, data_format, None,
+                         space, None if space == 'T' else (1, 3))
+    n, *_, channels = images.shape
     if isinstance(overlay, (bool, np.bool_)):
         overlay = 0.7 if overlay else 1
     if not (0 <= overlay <= 1 and 0 < size < np.inf):
@@ -269,21 +304,139 @@ def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
     if len(titles) not in (0, 1 + len(maps)) or len(labels) not in (0, n):
         raise ValueError(f'plot_saliency: expected {len(maps)} titles and {n} '
                          f'labels, got {titles[1:]} and {labels}')
-    columns = [np.repeat(_as_floats(images), 3 // channels, axis=3)]
-    grey = columns[0].dot(LUMA)[..., np.newaxis]
-    for key, array in maps.items():
-        _, view = _as_nhwc(f'plot_saliency: maps[{key!r}]', array, data_format,
-                           (n, height, width))
-        rgb = map_to_rgb(view, kind, percentile, limit, cmap, 'channels_last')
+    views = [_as_nhwc(f'plot_saliency: maps[{key!r}]', array, data_format,
+                      images.shape[:-1], space,
+                      {1, channels if space == 'T' else 3})[1]
+             for key, array in maps.items()]
+    rows = slice(None)
+    if space == 'T':  # a map is a picture with a row for each channel
+        signals = np.moveaxis(images, -1, 1).astype(float)
+        if not np.isfinite(signals).all():
+            raise ValueError('plot_saliency: expected finite signals')
+        views = [np.moveaxis(view, -1, 1)[..., np.newaxis] for view in views]
+    elif space == 'DHW':
+        rows = _choose_slices(views, slices, percentile, limit)
+        labels = [f'{labels[i] if labels else ""}\nslice {depth}'.lstrip()
+                  for i, depth in zip(*rows)]
+    images = images[rows]
+    if not 0 < len(images) <= ROWS:
+        raise ValueError(f'plot_saliency: expected up to {ROWS} images, got '
+                         f'{len(images)}; draw slices of them and of the maps')
+    columns, grey = [], 1  # a signal is drawn on its map
+    if signals is None:
+        columns = [np.repeat(_as_floats(images), 3 // channels, axis=3)]
+        grey = columns[0].dot(LUMA)[..., np.newaxis]
+    for view in views:
+        rgb = map_to_rgb(view.reshape(n, -1, *view.shape[-2:]), kind,
+                         percentile, limit, cmap, 'channels_last')
+        rgb = rgb.reshape(view.shape[:-1] + (3,))[rows]
         columns.append(overlay * rgb + (1 - overlay) * grey)
-    figure, bar_axes = _draw_grid(columns, titles, labels, size, colorbar)
+    figure, bar_axes = _draw_grid(columns, titles, labels, size, colorbar,
+                                  signals)
     if colorbar:
         _draw_colorbar(bar_axes, kind, percentile, limit, cmap)
     return figure
 
 
+def plot_words(words, saliency, labels=None, kind='signed', percentile=100,
+               limit=None, cmap=None, colorbar=True, width=6):
+    """Draw sentences, each word on the colour of its value.
+
+    Parameters
+    ----------
+    words : list of lists of str
+        The words of up to 32 sentences.
+    saliency : array or list of arrays
+        For each sentence as many numbers or vectors as it has words: a map of
+        shape (sentences, words), or (sentences, words, dimensions) as of an
+        embedding. Where sentences were padded, cut it off both.
+    labels : list of str, optional
+        What to write beside each sentence.
+    kind : {'signed', 'absolute'}, optional
+        What to draw of a vector: ``'signed'`` its sum, which for gradient
+        times input or relevance is the share of the word in the score; red is
+        positive, blue negative, white 0. ``'absolute'`` its largest absolute
+        value, from white, 0, to purple.
+    percentile, limit : float, optional
+        What to scale each sentence by; see `normalize`. By default the
+        largest absolute value.
+    cmap : str or matplotlib.colors.Colormap, optional
+        Other colours; see `map_to_rgb`.
+    colorbar : bool, optional
+        Draw a colour bar below the figure.
+    width : float, optional
+        Where a line ends, in inches from the first word on.
+
+    Returns
+    -------
+    Figure
+        A matplotlib figure, not shown or saved: call its
+        ``savefig('words.png')``. Its attribute ``html`` has the sentences as
+        HTML, a paragraph each, in ASCII; a notebook shows that, and each
+        value under the mouse.
+
+    Raises
+    ------
+    TypeError
+        If `saliency` are not real numbers.
+    ValueError
+        If a number, a name or a shape is not one of those described.
+
+    Examples
+    --------
+    >>> from gradmod.plot import plot_words
+    >>> figure = plot_words([['not', 'bad']], [[-.5, 2]], labels=['good'])
+    >>> print(figure.html)  # doctest: +ELLIPSIS
+    <p><b>good</b> <span title="-0.5" ...>not</span> <span ...>bad</span></p>
+    >>> figure.savefig('words.png')  # doctest: +SKIP
+    """
+    labels = [''] * len(words) if labels is None else list(labels)
+    if not (len(words) == len(saliency) == len(labels) in range(1, ROWS + 1)
+            and kind in ('signed', 'absolute') and 0 < width < np.inf):
+        raise ValueError(
+            f'plot_words: expected up to {ROWS} sentences, as many maps and '
+            "labels, the kind 'signed' or 'absolute', and width above 0, got "
+            f'{len(words)}, {len(saliency)}, {len(labels)}, {kind!r} and '
+            f'{width!r}')
+    rows = []
+    for i, (sentence, values) in enumerate(zip(words, saliency)):
+        values = _real(f'plot_words: saliency[{i}]', values)
+        if (isinstance(sentence, str) or values.ndim not in (1, 2)
+                or len(values) != len(sentence)):
+            raise ValueError(
+                f'plot_words: expected words[{i}] to be a list of words, and '
+                f'saliency[{i}] to have as many numbers or vectors, got '
+                f'{sentence!r} and the shape {values.shape}')
+        values = _reduce(values.reshape(len(sentence), -1), kind)
+        rgb = map_to_rgb(values.T, kind, percentile, limit, cmap)[0]
+        ink = np.where(rgb.dot(LUMA) < 0.5, 'white', 'black')
+        rows.append(list(zip(map(str, sentence), values[:, 0], rgb, ink)))
+    figure, bar_axes = _draw_words(rows, labels, width, colorbar)
+    if colorbar:
+        _draw_colorbar(bar_axes, kind, percentile, limit, cmap)
+    page = '\n'.join(
+        '<p>' + f'<b>{html.escape(str(label))}</b> ' * bool(label) + ' '.join(
+            f'<span title="{value:.3g}" style="background: {to_hex(colour)}; '
+            f'color: {ink}; padding: 0 .2em">{html.escape(word)}</span>'
+            for word, value, colour, ink in row) + '</p>'
+        for label, row in zip(labels, rows))
+    figure.html = page.encode('ascii', 'xmlcharrefreplace').decode()
+    return figure
+
+
 class Figure(mpl_figure.Figure):
-    """A figure that a notebook shows, whether pyplot is in use or not."""
+    """A figure that a notebook shows, whether pyplot is in use or not.
+
+    Attributes
+    ----------
+    html : str or None
+        What a notebook shows instead: that of `plot_words`.
+    """
+
+    html = None
+
+    def _repr_html_(self):
+        return self.html
 
     def _repr_png_(self):
         png = io.BytesIO()
@@ -301,41 +454,74 @@ def _real(name, values):
     return array
 
 
-def _as_nhwc(name, array, data_format, like=None):
+def _reduce(values, kind):
+    """One channel, the last axis, of several; for 'rgb' all of them."""
+    if kind == 'signed':
+        with np.errstate(invalid='ignore'):  # infinity - infinity
+            return values.sum(axis=-1, keepdims=True, dtype=float)
+    if kind == 'absolute':
+        return abs(values.astype(float)).max(axis=-1, keepdims=True)
+    return values
+
+
+def _as_nhwc(name, array, data_format, like=None, space='HW',
+             channels=(1, 3)):
     """What the axes of an array are, 'CHW' for example, and its NHWC view.
 
     With `like`, (n, h, w) of the images, `data_format` is no more than
-    preferred.
+    preferred. Likewise NTC for signals, NDHWC for volumes: `space`.
     """
     array = _real(name, array)
-    if data_format not in FORMATS.values():
+    if data_format not in (None, 'channels_first', 'channels_last'):
         raise ValueError(f"{name}: expected data_format 'channels_first' or "
                          f"'channels_last', got {data_format!r}")
-    candidates = [axes for axes, where in FORMATS.items()
-                  if like or data_format in (None, where) or axes == 'HW']
+    first, last = 'C' + space, space + 'C'
+    formats = {space: None, 'N' + space: None,
+               first: 'channels_first', 'N' + first: 'channels_first',
+               last: 'channels_last', 'N' + last: 'channels_last'}
+    candidates = [axes for axes, where in formats.items()
+                  if like or data_format in (None, where) or axes == space]
     views = {}
     for axes in candidates:
         if len(axes) == array.ndim and array.size:
             view = array if 'C' in axes else array[..., np.newaxis]
-            view = np.moveaxis(view, -3, -1) if 'CHW' in axes else view
+            view = np.moveaxis(view, -len(first), -1) if first in axes else view
             view = view if 'N' in axes else view[np.newaxis]
-            if view.shape[3] in (1, 3) and like in (None, view.shape[:3]):
+            if (view.shape[-1] in (channels or view.shape)
+                    and like in (None, view.shape[:-1])):
                 views[axes] = view
     if not views:
-        raise ValueError(f'{name}: expected {" or ".join(candidates)}, where '
-                         f'C is 1 or 3 and N, H, W are {like or "any"}, got '
-                         f'the shape {array.shape}')
+        raise ValueError(
+            f'{name}: expected {" or ".join(candidates)}, where C is '
+            f'{" or ".join(map(str, sorted(channels or ["any"])))} and '
+            f'{", ".join("N" + space)} are {like or "any"}, got the shape '
+            f'{array.shape}')
     if data_format:
         views = {axes: view for axes, view in views.items()
-                 if FORMATS[axes] == data_format} or views
+                 if formats[axes] == data_format} or views
     if len(views) > 1 and (array.shape[0] == 1 or array.shape[-1] in (1, 3)):
-        views.pop('NHW', None)  # one channel, or the channels last
+        views.pop('N' + space, None)  # one channel, or the channels last
     if len(views) > 1:
         raise ValueError(
             f'{name}: the shape {array.shape} may be {" or ".join(views)}; '
             "set data_format='channels_first' or 'channels_last', and give "
             'what has no channels an axis for them: array[:, np.newaxis]')
     return views.popitem()
+
+
+def _choose_slices(views, slices, percentile, limit):
+    """Of each volume its slices, or the strongest: what indexes a view."""
+    n, depth = views[0].shape[:2]
+    if np.ndim(slices):
+        chosen = [np.arange(depth)[list(slices)]] * n
+    else:
+        strength = sum(
+            np.array([np.nansum(abs(normalize(v, percentile, limit)), (1, 2, 3))
+                      for v in view]) for view in views)
+        count = 3 if slices is None else max(slices, 0)
+        chosen = [np.sort(np.argsort(-s, kind='stable')[:count])
+                  for s in strength]
+    return np.repeat(np.arange(n), len(chosen[0])), np.concatenate(chosen)
 
 
 def _as_floats(images):
@@ -348,25 +534,36 @@ def _as_floats(images):
         raise ValueError('plot_saliency: expected images of uint8, or floats '
                          f'from 0 to 1, got {images.dtype} from {low:g} to '
                          f'{high:g}; perhaps you meant images / 255, or '
-                         'images + mean')
+                         'images + mean, or spatial_dims=1 for signals')
     return np.clip(images.astype(float), 0, 1)
 
 
-def _draw_grid(columns, titles, labels, size, colorbar):
+def _new_figure(dpi):
+    with rc_context({'figure.autolayout': False,
+                     'figure.constrained_layout.use': False}):
+        figure = Figure(dpi=dpi)
+    return figure, FigureCanvasAgg(figure).get_renderer()
+
+
+def _draw_grid(columns, titles, labels, size, colorbar, signals=None):
     """Make a figure of columns of RGB images, and axes for a colour bar.
+
+    The first column has no map, unless the others have `signals` on them.
 
     Everything is placed by whole dots from the upper left corner, so that all
     pixels get as many.
     """
     n, h, w = columns[0].shape[:3]
-    scale = ceil(DPI * size / max(h, w))
-    dpi = scale * max(h, w) / size
-    h, w = scale * h, scale * w
+    if signals is None:
+        scale = ceil(DPI * size / max(h, w))
+        dpi = scale * max(h, w) / size
+        h, w = scale * h, scale * w
+    else:
+        h, width = (ceil(DPI * size * d) for d in (signals.shape[1] / 2, 3))
+        w = round(width / signals.shape[2]) * signals.shape[2] or width
+        dpi, titles = DPI, titles[1:]
     margin, gap = ceil(0.08 * dpi), ceil(0.075 * dpi)
-    with rc_context({'figure.autolayout': False,
-                     'figure.constrained_layout.use': False}):
-        figure = Figure(dpi=dpi)
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure, renderer = _new_figure(dpi)
 
     def extent(texts):
         """The largest width and height, with a margin, or 0 without texts."""
@@ -384,8 +581,9 @@ def _draw_grid(columns, titles, labels, size, colorbar):
     y0 = margin + top + (dy - gap - h) // 2
     right = margin + left + len(columns) * dx - gap
     bottom = margin + top + n * dy - gap + margin  # where the bar begins
-    bar_width = max((len(columns) - 2) * dx + w, ceil(dpi))
-    total_width = max(right, x0 + dx + bar_width) + margin
+    bar_x = x0 + (dx if signals is None else 0)
+    bar_width = max(x0 + (len(columns) - 1) * dx + w - bar_x, ceil(dpi))
+    total_width = max(right, bar_x + bar_width) + margin
     total_height = bottom + (ceil(0.35 * dpi) if colorbar else 0)
     figure.set_size_inches(np.add([total_width, total_height], TINY) / dpi)
 
@@ -397,8 +595,11 @@ def _draw_grid(columns, titles, labels, size, colorbar):
     for row in range(n):
         for i, column in enumerate(columns):
             axes = add_axes(x0 + i * dx, y0 + row * dy, w, h)
-            axes.imshow(column[row], interpolation='nearest', aspect='equal',
-                        origin='upper')
+            if signals is None:
+                axes.imshow(column[row], interpolation='nearest',
+                            aspect='equal', origin='upper')
+            else:
+                _draw_signal(axes, column[row], signals[row])
             axes.set(xticks=[], yticks=[])
             for spine in axes.spines.values():
                 spine.set(color=FRAME, linewidth=0.6)
@@ -407,7 +608,59 @@ def _draw_grid(columns, titles, labels, size, colorbar):
             if labels and i == 0:
                 axes.set_ylabel(labels[row], fontsize=9, rotation=0,
                                 ha='right', va='center', labelpad=5)
-    return figure, colorbar and add_axes(x0 + dx, bottom, bar_width, gap)
+    return figure, colorbar and add_axes(bar_x, bottom, bar_width, gap)
+
+
+def _draw_signal(axes, rgb, signal):
+    """Draw each channel as a line, one below the other, on its colours."""
+    n, length = signal.shape
+    for i, values in enumerate(signal):
+        low, high = values.min(), values.max()
+        axes.imshow(rgb[i % len(rgb)][np.newaxis], aspect='auto',
+                    origin='upper', extent=(0, length, i + 1, i),
+                    interpolation='nearest' if axes.bbox.width > length - 1
+                    else 'antialiased')
+        axes.plot(np.arange(length) + .5,
+                  i + .9 - .8 * (values - low) / (high - low or 1),
+                  color='0.15', linewidth=.8)
+        axes.axhline(i, color=FRAME, linewidth=.6)
+    axes.set(xlim=(0, length), ylim=(n, 0))
+
+
+def _draw_words(rows, labels, width, colorbar):
+    """Make a figure of lines of words, and axes for a colour bar."""
+    figure, renderer = _new_figure(DPI)
+    margin, pad, gap, line = (ceil(d * DPI) for d in (.08, .028, .04, .22))
+
+    def write(text, **style):
+        text = ' '.join(str(text).split()).replace('$', r'\$')  # no formula
+        artist = figure.text(0, 0, text, fontsize=9, **style)
+        return artist, artist.get_window_extent(renderer).width
+
+    heads = [write(label, ha='right') for label in labels]
+    left = right = 2 * margin + ceil(max(w for _, w in heads))
+    places, y = [], 0  # of base lines, from the upper left corner
+    for (head, _), row in zip(heads, rows):
+        x, y = left, y + line
+        places.append((head, left - margin, y))
+        for word, _, colour, ink in row:
+            artist, w = write(word, color=ink, bbox={
+                'facecolor': colour, 'edgecolor': 'none', 'pad': 2})
+            w += 2 * pad
+            if left < x and x + w > left + width * DPI:
+                x, y = left, y + line
+            places.append((artist, x + pad, y))
+            right, x = max(right, x + w), x + w + gap
+        y += margin
+    y += margin
+    bar_width, bar_height = max(right - left, DPI), ceil(.075 * DPI)
+    size = np.array([left + bar_width + margin,
+                     y + (ceil(.35 * DPI) if colorbar else 0)])
+    figure.set_size_inches(size / DPI)
+    for artist, x, y_word in places:
+        artist.set_position((x / size[0], 1 - y_word / size[1]))
+    return figure, colorbar and figure.add_axes(np.divide(
+        [left, size[1] - y - bar_height, bar_width, bar_height], [*size] * 2))
 
 
 def _draw_colorbar(axes, kind, percentile, limit, cmap):

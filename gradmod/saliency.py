@@ -1,6 +1,8 @@
 """Saliency maps: expressions, and functions from numpy arrays to numpy arrays."""
 import threading
 import warnings
+from collections import namedtuple
+from collections.abc import Mapping
 
 import numpy as np
 import theano
@@ -9,14 +11,22 @@ from theano import scalar
 from theano.ifelse import IfElse
 
 from ._theano import Constant, DimShuffle, OpFromGraph, Variable
+from . import cam, deeplift, methods
 from .errors import check_count, describe, name_of
 from .graphs import flags, inputs_of, scalar_op, walk
-from .methods import METHODS
+from .methods import as_list
 from .score import Score, as_classes, is_word
+
+METHODS = {f.__name__: f for f in (
+    methods.gradient, methods.gradient_x_input, methods.relevance,
+    methods.smoothgrad, methods.integrated_gradients, deeplift.deeplift,
+    cam.gradcam, cam.gradcam_plus_plus, cam.layercam, cam.scorecam,
+    cam.guided_gradcam)}
 
 
 def saliency_map(network, rule=None, target=None, method='gradient',
-                 input_var=None, layer=None, logits=True, **options):
+                 input_var=None, wrt=None, layer=None, logits=True, reduce=None,
+                 **options):
     """The saliency map of a network's output, as an expression.
 
     Parameters
@@ -37,37 +47,55 @@ def saliency_map(network, rule=None, target=None, method='gradient',
         - None or 'max': the logit of its maximal class, of the first one where
           there is a tie (``logits.max(axis=1)`` sends a gradient to each);
         - an int: that class; or a vector of ints, one for each sample, as a
-          numpy array or a Theano variable;
+          numpy array or a Theano variable; or a matrix of zeros and ones, with
+          a row for each sample: the sum over its classes;
+        - a tuple of indices, for an output with axes beside (samples, classes):
+          ``(3, 20, 24)`` is the unit of channel 3 at row 20, column 24, and
+          ``(3,)`` the sum over that channel. The name of a layer before these
+          takes its output in the network's place: ``('conv2', 3, 20, 24)``;
         - 'all': all classes, one after the other. The map has them on a second
           axis: shape (samples, classes, ...);
         - a function from the logits to a vector with the score of each sample,
           or to one number for all. The logits may then be of any shape.
     method : str or callable
         'gradient', 'gradient_x_input', 'relevance', 'smoothgrad',
-        'integrated_gradients', 'gradcam' or 'guided_gradcam': the functions of
-        these names in `gradmod.methods`, where the formulas are; or a function
-        of your own that takes a `gradmod.score.Score` and the input.
-    input_var : Variable, optional
-        What the map is of, of shape (samples, ...) and a float dtype. A Lasagne
-        network with one input does not need it. Where the input layer has an
-        expression of one variable, the map is of that variable.
+        'integrated_gradients', 'deeplift', 'gradcam', 'gradcam_plus_plus',
+        'layercam', 'scorecam' or 'guided_gradcam': the functions of these names
+        in `gradmod.methods`, `gradmod.deeplift` and `gradmod.cam`, where the
+        formulas are; or a function of your own that takes a
+        `gradmod.score.Score` and the input.
+    input_var : Variable or list of Variable, optional
+        The input, of shape (samples, ...), or several. A Lasagne network does
+        not need it. Where the input layer has an expression of one variable,
+        the map is of that variable.
+    wrt : Variable, lasagne.layers.Layer or str, optional
+        What the map is of, with shape (samples, ...) and a float dtype: an
+        expression that the output was made from; for a Lasagne network the
+        output of one of its layers, or the name of one, such as that of word
+        embeddings. By default the input; of several inputs all.
     layer : Variable, lasagne.layers.Layer or str, optional
-        For Grad-CAM: an expression that the output was made from; for a Lasagne
-        network one of its layers, or the name of one.
+        For class activation maps, in the same form as `wrt`. By default, the
+        last one with pixels that comes from a convolution or a pooling.
     logits : bool
         Whether to take the gradient of the logits if the output is a softmax,
         a sigmoid or the logarithm of one, Theano's or one of the usual forms
         by hand; see `gradmod.logits`. Behind them a gradient vanishes where the
         network is sure.
+    reduce : callable, optional
+        From a map, an expression, to what is wanted of it. Over the channels
+        (axis 1 in Lasagne; the last one of an embedding) these are usual:
+        ``lambda m: abs(m).max(axis=1)``, ``lambda m: m.sum(axis=1)``, ``lambda
+        m: m.norm(2, axis=1)``.
     **options
         Those of the method.
 
     Returns
     -------
-    Variable
-        The map, of the shape and dtype of the input, but for the target
-        'all' and methods of your own. That of 'integrated_gradients' has a
-        ``tag.completeness_error``.
+    Variable or list
+        The map, of the shape and dtype of the input, but for the target 'all',
+        `reduce` and methods of your own. For several inputs a list, in which
+        those of integers have None. A map of
+        'integrated_gradients' or 'deeplift' has a ``tag.completeness_error``.
 
     Raises
     ------
@@ -117,19 +145,24 @@ def saliency_map(network, rule=None, target=None, method='gradient',
     [[3. 0.]
      [0. 1.]]
     """
-    score = _score(network, rule, target, input_var, layer, logits)
+    score = Score(network, rule, 0 if is_word(target, 'all') else target,
+                  input_var, wrt, layer, logits)
     _warn_of_graph(score, {})
-    return _explain(score, target, method, options)
+    maps, _ = _explain(score, target, method, reduce, options)
+    return _arranged(score, maps)
 
 
-def _score(network, rule, target, *args, divided=False):
-    # For 'all', of class 0 for now.
-    return Score(network, rule, 0 if is_word(target, 'all') else target, *args,
-                 divided=divided)
+def _arranged(score, maps):
+    """The maps in the form of what they are of."""
+    if not score.several or len(maps) != len(score.x):
+        return maps[0]
+    rest = iter(maps)
+    return [next(rest) if v in score.x else None for v in score.inputs]
 
 
-def _explain(score, target, method, options):
-    """The map of a score by a method; for the target 'all', of each class."""
+def _explain(score, target, method, reduce, options):
+    """A list of the maps, for the target 'all' with an axis of classes, and a
+    list of the completeness error, if the method has one."""
     if isinstance(method, str) and method in METHODS:
         method = METHODS[method]
     if not callable(method):
@@ -140,29 +173,41 @@ def _explain(score, target, method, options):
 
     def explain(score):
         result = method(score, score.x, **options)
-        if not (isinstance(result, Variable) and getattr(result, 'ndim', 0)):
-            raise TypeError('expected method to return a tensor of maps, got '
-                            f'{describe(result)}')
-        return result
+        maps = [reduce(v) if reduce else v for v in as_list(result)]
+        for v in maps:
+            if not (isinstance(v, Variable) and getattr(v, 'ndim', 0)):
+                raise TypeError('expected method to return a tensor of maps, got '
+                                f'{describe(v)}')
+        if len(maps) not in (1, len(as_list(score.x))):
+            raise TypeError('expected method to return a map, or one for each of '
+                            f'{as_list(score.x)}, got {len(maps)}')
+        tag = getattr(as_list(result)[0], 'tag', None)
+        errors = [tag.completeness_error] if hasattr(
+            tag, 'completeness_error') else []
+        return maps, errors
     if not is_word(target, 'all'):
-        return explain(score)
-
-    def step(c):
-        result = explain(score.of(c))
-        error = getattr(result.tag, 'completeness_error', None)
-        return [result] if error is None else [result, error]
-    outputs, _ = theano.scan(step, sequences=[T.arange(score.z.shape[1])])
-    maps, *errors = outputs if isinstance(outputs, list) else [outputs]
-    maps = maps.dimshuffle(1, 0, *range(2, maps.ndim))
-    for error in errors:
-        maps.tag.completeness_error = error.T
-    return maps
+        maps, errors = explain(score)
+    else:
+        def step(c):
+            nonlocal count
+            maps, errors = explain(score.of(c))
+            count = len(maps)
+            return maps + errors
+        count = 0
+        outputs, _ = theano.scan(step, sequences=[T.arange(score.z.shape[1])])
+        outputs = [v.dimshuffle(1, 0, *range(2, v.ndim))
+                   for v in as_list(outputs)]
+        maps, errors = outputs[:count], outputs[count:]
+    for v in maps if errors else ():
+        (v.tag.completeness_error,) = errors
+    return maps, errors
 
 
 @flags(compute_test_value='off')  # the input for classes has none
 def compile_saliency_function(network, rule=None, target=None,
-                              method='gradient', input_var=None, layer=None,
-                              logits=True, mode=None, givens=None, **options):
+                              method='gradient', input_var=None, wrt=None,
+                              layer=None, logits=True, reduce=None, mode=None,
+                              givens=None, **options):
     """Compile a function from images to their saliency maps.
 
     One function does for all images and all classes.
@@ -171,13 +216,13 @@ def compile_saliency_function(network, rule=None, target=None,
     ----------
     network : lasagne.layers.Layer or Variable
         As for `saliency_map`; an expression needs its `input_var`.
-    rule, method, input_var, layer, logits, **options
+    rule, method, input_var, wrt, layer, logits, reduce, **options
         As for `saliency_map`.
     target : optional
-        As for `saliency_map`, but not a vector: the classes of the samples are
-        given when the function is called. What is said here (None, 'max', an
-        int) counts in calls that give none; 'given' makes that an error. For
-        'all' and for a function, calls give none.
+        As for `saliency_map`, but not a vector or a matrix: the classes of the
+        samples are given when the function is called. What is said here (None,
+        'max', an int) counts in calls that give none; 'given' makes that an
+        error. For 'all', a tuple and a function, calls give none.
     mode : optional
         Theano's compilation mode.
     givens : dict, optional
@@ -194,10 +239,8 @@ def compile_saliency_function(network, rule=None, target=None,
     ------
     TypeError, ValueError
         As for `saliency_map`; if the target gives one number for the whole
-        batch; if the rule relates the samples of a batch to each other, as
-        `DeepLiftRescale` does, or a baseline has an array for each sample: the
-        function divides arrays into batches. If the output depends on another
-        input besides, not in `givens`.
+        batch, as the function divides arrays into batches; if the output
+        depends on another input besides, not in `givens`.
 
     See Also
     --------
@@ -232,32 +275,43 @@ def compile_saliency_function(network, rule=None, target=None,
     (10, 3, 4)
     >>> f = gradmod.compile_saliency_function(
     ...     net, method='integrated_gradients', steps=20, baseline=.5)
-    >>> maps = f(images)
-    >>> bool(abs(f.completeness_error).max() < .1)
+    >>> bool(abs(f.explain(images).completeness_error).max() < .1)
     True
     >>> def strongest(score, x):
     ...     return abs(gradmod.methods.gradient(score, x)).max(axis=1)
     >>> gradmod.compile_saliency_function(net, method=strongest)(images).shape
     (10,)
     """
-    takes_classes = not (callable(target) or is_word(target, 'all'))
+    takes_classes = not (callable(target) or isinstance(target, tuple)
+                         or is_word(target, 'all'))
     shape = getattr(network, 'output_shape', ())
     count = shape[1] if len(shape) == 2 else None
     if takes_classes and not is_word(target, None, 'max', 'given'):
         as_classes(target, count)
-    score = _score(network, rule, None if takes_classes else target, input_var,
-                   layer, logits, divided=True)
-    inputs, givens = [score.x], dict(givens or {})
+    score = Score(network, rule, None if takes_classes else
+                  0 if is_word(target, 'all') else target,
+                  input_var, wrt, layer, logits)
+    inputs, givens = list(score.inputs), dict(givens or {})
+    if not inputs:
+        raise TypeError('expected input_var, which an expression needs')
     if takes_classes:
-        classes = T.lvector('classes')
+        classes = T.lmatrix('classes')
         inputs.append(classes)
         score = score.of(classes, maximal=True)
-    _check_batches(score, options.get('baseline', 0))
+    if score.value.ndim == 0:
+        raise TypeError('expected the target to give one score for each sample, '
+                        'such as z[:, 2], got one for the whole batch: maps '
+                        'would depend on its size')
     _warn_of_graph(score, givens)
-    result = _explain(score, target, method, options)
-    outputs = [result, score.z if is_word(target, 'all') else score.value]
-    if hasattr(result.tag, 'completeness_error'):
-        outputs.append(result.tag.completeness_error)
+    maps, errors = _explain(score, target, method, reduce, options)
+    details = {'scores': score.value}
+    if takes_classes:
+        details.update(classes=score.classes, logits=score.z)
+    elif is_word(target, 'all'):
+        details.update(scores=score.z, logits=score.z)
+    for error in errors:
+        details['completeness_error'] = error
+    outputs = maps + list(details.values())
     others = [v for v in _above(outputs, inputs, givens) if not (
         v.owner or v in inputs or isinstance(v, Constant)
         or hasattr(v, 'get_value'))]
@@ -268,10 +322,18 @@ def compile_saliency_function(network, rule=None, target=None,
     function = theano.function(inputs, outputs, mode=mode, givens=givens,
                                on_unused_input='ignore')
     description = method if isinstance(method, str) else name_of(method)
+    if layer is not None or 'cam' in description:
+        description += f' at {score.layer_name}'
+    if wrt is not None:
+        description += f' with respect to {score.wrt_name}'
     if rule is not None:
         description += f' under {name_of(rule)}'
-    return SaliencyFunction(function, description, score.x.dtype, score.shape,
-                            count, takes_classes, target)
+    form = _arranged(score, list(range(len(maps))))
+    inputs = [Input(name, v.dtype, shape) for name, v, shape
+              in zip(score.names, score.inputs, score.shapes)]
+    return SaliencyFunction(
+        function, description, inputs, len(inputs) > 1 or isinstance(
+            input_var, (list, tuple)), form, list(details), count, target)
 
 
 def _above(outputs, inputs, givens):
@@ -293,18 +355,6 @@ def _above(outputs, inputs, givens):
     return (v for v in walk(outputs, parents) if v not in givens)
 
 
-def _check_batches(score, baseline):
-    """Refuse what depends on where an array of images is divided."""
-    if score.value.ndim == 0:
-        raise TypeError('expected the target to give one score for each sample, '
-                        'such as z[:, 2], got one for the whole batch: maps '
-                        'would depend on its size')
-    if np.ndim(baseline) == score.x.ndim and np.shape(baseline)[0] != 1:
-        raise ValueError('expected a baseline of the shape of one sample, got '
-                         f'shape {np.shape(baseline)}: each batch would meet '
-                         'its first ones')
-
-
 def _warn_of_graph(score, givens):
     """Warn, once, of draws and of a gradient that nothing calls."""
     for v in _above([score.value], [], givens):
@@ -322,6 +372,33 @@ def _warn_of_graph(score, givens):
             return
 
 
+Input = namedtuple('Input', 'name dtype shape')
+
+
+class Explanation(namedtuple('Explanation', 'maps scores classes logits '
+                             'completeness_error')):
+    """Maps, and what the same forward pass says of them.
+
+    Attributes
+    ----------
+    maps
+        As a `SaliencyFunction` returns them.
+    scores : array
+        What was explained: of shape (images,), or (images, classes) for the
+        target 'all'.
+    classes : array or None
+        The class of each image whose score that is, by default the predicted
+        one; where images may have several, on a second axis, with -1 where one
+        has fewer. None for other targets.
+    logits : array or None
+        Of shape (images, classes): the network's output before its softmax, or
+        that output. None if the target is a function or a unit.
+    completeness_error : array or None
+        What each map falls short of, where the method is integrated gradients
+        or DeepLIFT; see there. Of the shape of the scores.
+    """
+
+
 class SaliencyFunction:
     """A compiled function from images to their saliency maps.
 
@@ -335,29 +412,23 @@ class SaliencyFunction:
     Attributes
     ----------
     function : theano function
-        What was compiled: from a batch of images, and a vector of classes
-        unless the target is 'all' or a function, to a list of their maps, their
-        scores and, for integrated gradients, the completeness error.
-    dtype : str
-        The dtype of images and maps.
-    shape : tuple of int or None
-        The shape of a batch of images, as far as it is known.
+        What was compiled: from a batch of each input, and a matrix of classes
+        unless the target is 'all', a tuple or a function, to a list of maps,
+        followed by what an `Explanation` has.
+    inputs : list of (name, dtype, shape)
+        The inputs of the network. Shapes are those of a batch, as far as they
+        are known.
     classes : int or None
         The number of classes, if known.
-    completeness_error : array or None
-        What the map of each image in the last call falls short of, where the
-        method is integrated gradients; see there. Its shape is (images,), or
-        (images, classes) for the target 'all'.
     """
 
-    completeness_error = None
-
-    def __init__(self, function, description, dtype, shape, classes,
-                 takes_classes, target):
+    def __init__(self, function, description, inputs, listed, form, details,
+                 classes, target):
         self.function, self.description = function, description
-        self.dtype, self.shape, self.classes = dtype, shape, classes
-        self._takes_classes = takes_classes
-        self._target = target if takes_classes else None
+        self.inputs, self.classes = inputs, classes
+        self._listed, self._form, self._details = listed, form, details
+        self._takes_classes = 'classes' in details
+        self._target = target if self._takes_classes else None
         self._lock = threading.Lock()  # Theano's functions share their storage
 
     def __getstate__(self):
@@ -367,8 +438,8 @@ class SaliencyFunction:
         vars(self).update(state, _lock=threading.Lock())
 
     def __repr__(self):
-        return (f'<saliency function: {self.description} of {self.dtype} '
-                f'{self.shape}>')
+        inputs = ', '.join(f'{v.dtype} {v.shape}' for v in self.inputs)
+        return f'<saliency function: {self.description} of {inputs}>'
 
     def __call__(self, images, target=None, batch_size=64, progress=False,
                  out=None):
@@ -379,9 +450,12 @@ class SaliencyFunction:
         images : array
             Of shape (n, ...) and the dtype of the network's input, or one that
             it can hold exactly. Also what gives such arrays when it is sliced:
-            a memory map, an array of h5py or zarr.
-        target : None, 'max', int or vector of int
-            The class of all images, or of each. By default that said when the
+            a memory map, an array of h5py or zarr. Of several inputs a list,
+            in the order of the network's input layers or of `input_var`, or a
+            dict by the names of these.
+        target : None, 'max', int, vector of int or matrix, optional
+            The class of all images, or of each; or a matrix of zeros and ones,
+            (n, classes), for the sum of some. By default that said when the
             function was compiled.
         batch_size : int
             How many images to compute at once. Maps do not depend on it. A
@@ -391,14 +465,16 @@ class SaliencyFunction:
             Whether to show a progress bar. Needs tqdm.
         out : array, optional
             Where to write the maps, such as a memory map: of their shape, and
-            a dtype that numpy casts theirs to ('same_kind').
+            a dtype that numpy casts theirs to ('same_kind'). Not for the maps
+            of several inputs.
 
         Returns
         -------
-        array
+        array, or list or dict of array
             The maps, of the shape and dtype of `images` (in the dtype of the
             network's input); for the target 'all' of shape (n, classes, ...).
-            `out`, if given.
+            `out`, if given. Those of several inputs in the form of `images`,
+            with None for integers; those of a list in `wrt` in a list.
 
         Raises
         ------
@@ -420,33 +496,54 @@ class SaliencyFunction:
         UserWarning
             If maps are zero everywhere, or not finite: once, with their number.
         """
-        images = self._check_images(images)
-        n = images.shape[0]
-        classes = self._check_classes(target, n)
+        return self.explain(images, target, batch_size, progress, out).maps
+
+    def explain(self, images, target=None, batch_size=64, progress=False,
+                out=None):
+        """The maps of images with scores, classes and logits.
+
+        Parameters
+        ----------
+        images, target, batch_size, progress, out
+            As in a call, which returns the maps alone.
+
+        Returns
+        -------
+        Explanation
+            A named tuple.
+        """
+        target = self._target if target is None else target
+        arrays = [self._check_images(array, v) for array, v in zip(
+            self._in_order(images), self.inputs)]
+        n = arrays[0].shape[0]
+        if any(array.shape[0] != n for array in arrays):
+            raise ValueError('expected as many samples of each input, got '
+                             f'{[array.shape[0] for array in arrays]}')
+        arrays += self._check_classes(target, n)
         check_count('batch_size', batch_size)
-        size = min(batch_size, self.shape[0] or batch_size)
-        errors, count, zero, not_finite = [], 0, 0, 0
+        fixed = [v.shape[0] for v in self.inputs if v.shape[0]]
+        size = min([batch_size] + fixed)
+        results, count, zero, not_finite = [], 0, 0, 0
         with self._lock:
             for i in _bar(progress, range(0, n, size)):
                 batch = slice(i, min(i + size, n))
-                maps, scores, *error = self._compute(
-                    images[batch], i, *[c[batch] for c in classes])
-                errors += error
-                # For 'all', an image has a map for each of its scores.
-                rows = maps.reshape(scores.size, -1)
+                values = self._compute([v[batch] for v in arrays], i, fixed)
+                maps = values[:-len(self._details)]
+                if i == 0:
+                    results = [np.empty((n,) + v.shape[1:], v.dtype)
+                               for v in values]
+                    if out is not None:
+                        self._check_out(out, results[:len(maps)])
+                        results[0] = out
+                for result, value in zip(results, values):
+                    result[batch] = value
+                # For 'all', an image has maps for each of its scores.
+                scores = values[len(maps)]
+                rows = np.concatenate([v.reshape(scores.size, -1)
+                                       for v in maps], axis=1)
                 count += len(rows)
                 zero += len(rows) - rows.any(axis=1).sum()
                 not_finite += len(rows) - np.isfinite(rows).all(axis=1).sum()
-                if out is None:
-                    if len(maps) == n:
-                        out = maps
-                        continue
-                    out = np.empty((n,) + maps.shape[1:], maps.dtype)
-                elif i == 0:
-                    self._check_out(out, (n,) + maps.shape[1:], maps.dtype)
-                out[batch] = maps
-            if errors:
-                self.completeness_error = np.concatenate(errors)
         if zero or not_finite:
             warnings.warn(
                 f'of {count} maps {zero} are zero everywhere and {not_finite} '
@@ -454,10 +551,41 @@ class SaliencyFunction:
                 'logits. Or a rule lets nothing pass, as DeconvNet where all '
                 'gradients of a layer are negative: compare with rule=None. Or '
                 'all is well: nothing speaks for the class (Grad-CAM), or the '
-                'image that a gradient is multiplied with is 0', stacklevel=2)
-        return out
+                'image that a gradient is multiplied with is 0', stacklevel=3)
+        maps, others = results[:len(maps)], results[len(maps):]
+        details = dict.fromkeys(Explanation._fields)
+        details.update(zip(self._details, others))
+        details['maps'] = maps[0]
+        if isinstance(self._form, list):
+            maps = [i if i is None else maps[i] for i in self._form]
+            details['maps'] = maps
+            if isinstance(images, Mapping):
+                details['maps'] = dict(zip([v.name for v in self.inputs], maps))
+        columns = np.shape(target)[1:]
+        if columns and columns != details['logits'].shape[1:]:
+            raise ValueError(
+                f'expected a target of {details["logits"].shape[1]} classes, got '
+                f'{columns[0]} columns')
+        if self._takes_classes and details['classes'].shape[1] == 1:
+            details['classes'] = details['classes'][:, 0]
+        return Explanation(**details)
 
-    def _check_images(self, images):
+    def _in_order(self, values):
+        """What is given for each of the inputs."""
+        if not self._listed:
+            return [values]
+        names = [v.name for v in self.inputs]
+        if isinstance(values, Mapping):
+            if len(values) != len(names) or set(values) != set(names):
+                raise ValueError(f'expected a dict of {names}, got '
+                                 f'{list(values)}')
+            return [values[name] for name in names]
+        if not isinstance(values, (list, tuple)) or len(values) != len(names):
+            raise TypeError(f'expected a list of {len(names)} arrays, or a dict '
+                            f'of {names}, got {describe(values)}')
+        return values
+
+    def _check_images(self, images, wanted):
         if not isinstance(getattr(images, 'shape', None), tuple):
             try:
                 images = np.asarray(images)
@@ -467,67 +595,70 @@ class SaliencyFunction:
                 raise TypeError('expected one array of images, got objects of '
                                 'different kinds: images and their classes are '
                                 'two arguments')
-            if images.dtype.kind in 'iuf':  # Python's numbers have no dtype
-                images = images.astype(self.dtype)
-        shape = (None,) + self.shape[1:]
+            # Python's numbers have no dtype: of integers, only their values.
+            if images.dtype.kind in 'iuf' and (wanted.dtype in T.float_dtypes or (
+                    images == images.astype(wanted.dtype)).all()):
+                images = images.astype(wanted.dtype)
+        shape = (None,) + wanted.shape[1:]
         if (len(images.shape) != len(shape) or images.shape[0] == 0 or not all(
                 known in (None, n) for known, n in zip(shape, images.shape))):
             raise ValueError(f'expected one image or more, of shape {shape}, got '
                              f'{images.shape}')
-        if not np.can_cast(images.dtype, self.dtype):
+        if not np.can_cast(images.dtype, wanted.dtype):
             raise TypeError(
-                f'expected images of dtype {self.dtype}, got {images.dtype}, '
+                f'expected images of dtype {wanted.dtype}, got {images.dtype}, '
                 'which it cannot hold exactly: convert them by '
-                f'images.astype({self.dtype!r})')
+                f'images.astype({wanted.dtype!r})')
         return images
 
     def _check_classes(self, target, n):
-        """A list of the vector of classes, if the function takes one."""
+        """A list of the matrix of classes, if the function takes one."""
         if not self._takes_classes:
             if target is not None:
                 raise TypeError("expected no target in the call (it was compiled "
-                                "for 'all' or a function), got "
+                                "for 'all', a unit or a function), got "
                                 f'{describe(target)}')
             return []
-        if target is None:
-            target = self._target
         if is_word(target, 'given'):
             raise TypeError('expected a target in the call (it was compiled for '
                             "'given'), got none")
         if is_word(target, None, 'max'):
-            return [np.full(n, -1)]
+            return [np.full((n, 1), -2)]
         target = as_classes(target, self.classes)
         if target.ndim and len(target) != n:
             raise ValueError(f'expected a target for each of {n} images, got '
                              f'{len(target)}')
-        return [np.full(n, target)]
+        return [target if target.ndim == 2 else np.full((1, n), target).T]
 
-    def _check_out(self, out, shape, dtype):
-        if out.shape != shape:  # a larger one would be filled in part
-            raise ValueError(f'expected out to be an array of shape {shape}, got '
-                             f'{out.shape}')
-        if not np.can_cast(dtype, out.dtype, 'same_kind'):
-            raise TypeError(f'expected out to be of a dtype for {dtype}, got '
+    def _check_out(self, out, maps):
+        v = maps[0]
+        if len(maps) > 1 or out.shape != v.shape:  # or filled in part
+            raise ValueError(f'expected out to be an array of shape {v.shape}, '
+                             f'for one map alone, got {np.shape(out)}')
+        if not np.can_cast(v.dtype, out.dtype, 'same_kind'):
+            raise TypeError(f'expected out to be of a dtype for {v.dtype}, got '
                             f'{out.dtype}')
 
-    def _compute(self, images, start, *classes):
-        # Aligned, for C code, and no subclass, which may hide a NaN.
-        images = np.require(images, self.dtype, 'AE')
-        n = len(images)
-        if not np.isfinite(images).all():
-            finite = np.isfinite(images).reshape(n, -1).all(axis=1)
-            raise ValueError('expected finite images, got NaN or infinity in '
-                             f'image {start + finite.argmin()}')
-        missing = (self.shape[0] or n) - n
-        if missing:  # a network with a fixed number of samples
-            images, *classes = [np.concatenate([v, v[-1:].repeat(missing, 0)])
-                                for v in (images,) + classes]
-        maps, *others = self.function(images, *classes)
-        for what, values in [('map', maps)] + [('score', v) for v in others]:
-            if len(values) != len(images):
-                raise ValueError(f'expected one {what} for each of {len(images)} '
-                                 f'images, got {len(values)}')
-        return [v[:n] for v in [maps] + others]
+    def _compute(self, arrays, start, fixed):
+        n = len(arrays[0])
+        for i, v in enumerate(self.inputs):
+            # Aligned, for C code, and no subclass, which may hide a NaN.
+            arrays[i] = images = np.require(arrays[i], v.dtype, 'AE')
+            if not np.isfinite(images).all():
+                finite = np.isfinite(images).reshape(n, -1).all(axis=1)
+                raise ValueError('expected finite images, got NaN or infinity in '
+                                 f'image {start + finite.argmin()}')
+        size = fixed[0] if fixed else n
+        if size > n:  # a network with a fixed number of samples
+            arrays = [np.concatenate([v, v[-1:].repeat(size - n, 0)])
+                      for v in arrays]
+        values = self.function(*arrays)
+        for i, v in enumerate(values):
+            if len(v) != size:
+                what = ['score', 'map'][i < len(values) - len(self._details)]
+                raise ValueError(f'expected one {what} for each of {size} '
+                                 f'images, got {len(v)}')
+        return [v[:n] for v in values]
 
 
 def _bar(progress, batches):

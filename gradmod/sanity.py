@@ -23,6 +23,7 @@ from .graphs import inputs_of, walk
 from .network import flatten, named_layers
 from .report import table
 from .saliency import compile_saliency_function
+from .score import is_word
 
 # Lasagne, scipy, scikit-image and matplotlib are imported inside of functions.
 
@@ -593,36 +594,37 @@ def _explain(network, images, rule, target, method, input_var, other,
     attributes of the report about classes: None for a function as the
     target, and what is of another class where there is none.
     """
+    fixed = callable(target) or isinstance(target, tuple)
     f = compile_saliency_function(
-        network, rule, target if callable(target) else 'given', method,
-        input_var, **options)
+        network, rule, target if fixed else 'given', method, input_var,
+        **options)
     found = dict(description=f.description, classes=None, others=None,
                  class_cosine=None)
 
     explain = partial(f, images, batch_size=batch_size)
-    if callable(target):
-        return explain, explain(), found
-    logits = compile_saliency_function(
-        network, None, None, lambda score, x: score.z, input_var,
-        **{k: v for k, v in options.items() if k in ('mode', 'givens')})(
-            images, batch_size=batch_size).astype('float64')
-
-    def of_class(value):
-        if value is None or isinstance(value, str) and value == 'max':
-            value = logits.argmax(axis=1)
-        maps = explain(value)  # which checks the classes
-        return maps, np.full(len(maps), value)
-    maps, classes = of_class(target)
+    details = f.explain(images, None if fixed else 'max' if target is None
+                        else target, batch_size)
+    maps, classes = details.maps, details.classes
+    if not isinstance(maps, np.ndarray):
+        raise TypeError('expected maps of one input: say which by wrt')
+    if fixed:
+        return explain, maps, found
+    if classes.ndim > 1:
+        raise TypeError('expected one class for each image, got several')
     found['classes'] = classes
+    logits = details.logits.astype('float64')
     if other is not None or logits.shape[1] > 1:
         logits[np.arange(len(maps)), classes] = -np.inf
-        other_maps, found['others'] = of_class(other)
+        if is_word(other, None, 'max'):
+            other = logits.argmax(axis=1)
+        details = f.explain(images, other, batch_size)
+        found['others'] = details.classes
         if (found['others'] == classes).any():
             raise ValueError('expected other to be another class than target, '
                              f'got {found["others"]} and {classes}')
         found['class_cosine'] = np.array([
             _cosine(*np.array([a, b], 'float64').reshape(2, -1))
-            for a, b in zip(maps, other_maps)])
+            for a, b in zip(maps, details.maps)])
     return explain, maps, found
 
 

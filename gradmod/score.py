@@ -1,4 +1,5 @@
 """What is explained: the score of each sample, from a network and its input."""
+import numbers
 from collections.abc import Mapping
 from contextlib import ExitStack
 from copy import copy
@@ -6,12 +7,14 @@ from copy import copy
 import numpy as np
 import theano.tensor as T
 
-from ._theano import Assert, Constant, Variable, ancestors, graph_inputs
+from ._theano import (Assert, Constant, Variable, ancestors, graph_inputs,
+                      io_toposort)
 from .errors import describe, is_float_tensor, perhaps
 from .expression import override_in
-from .graphs import graft, nodes_above
+from .graphs import graft, is_spatial
 from .logits import logits_of
-from .network import modified
+from .methods import as_list
+from .network import modified, named_layers
 
 # Lasagne is imported inside of functions: expressions do not need it.
 
@@ -25,26 +28,38 @@ class Score:
 
     Parameters
     ----------
-    network, rule, target, input_var, layer, logits
+    network, rule, target, input_var, wrt, layer, logits
         As for `gradmod.saliency_map`, but for the target 'all'.
-    divided : bool
-        Whether samples come in batches that somebody divides: then a rule that
-        relates samples to each other is a ValueError.
 
     Attributes
     ----------
-    x : Variable
-        The input.
-    shape : tuple of int or None
-        Its shape, as far as it is known.
+    x : Variable, or list of Variable
+        What the map is of: `wrt`, or the float inputs. A list where there are
+        several inputs; then a point is a list, too.
+    inputs : list of Variable
+        The inputs, those of integers included; none, for an expression without
+        an `input_var`.
+    names : list of str or None
+        The names of their layers, or their own.
+    shapes : list of tuple of int or None
+        Their shapes, as far as they are known.
+    several : bool
+        Whether the maps are those of several inputs.
     layer : Variable or None
-        The output of the layer that was asked for.
+        The output of the layer that was asked for; by default, the last one of
+        more than two dimensions, and as many as x, that comes from a
+        convolution or a pooling.
+    layer_name, wrt_name : str
+        The names of that layer and of x.
     data_format : str or None
         Where the network's library has its channels, if it is known.
+    rule : optional
+        That of the network.
     z : Variable
         The logits at x, or the output.
     classes : Variable or None
-        The class of each sample; None if the target is a function.
+        The class of each sample; on a second axis if it may have several, -1
+        where it has fewer. None if the target is a function or a unit.
     value : Variable
         The score at x: a vector of one number for each sample; a scalar, if
         that is what a function given as the target returns.
@@ -54,120 +69,180 @@ class Score:
     """
 
     def __init__(self, network, rule=None, target=None, input_var=None,
-                 layer=None, logits=True, divided=False):
-        self._network, self._layers = network, [] if layer is None else [layer]
-        self._target, self._logits = target, logits
-        self._divided = divided
-        self.x, self.shape, self.data_format = input_var, None, None
+                 wrt=None, layer=None, logits=True):
+        self._network, self._target, self._logits = network, target, logits
+        self._wrt, self._layer, self._layers = wrt, layer, {}
+        self.rule, self.x, self.data_format = rule, None, None
+        self.inputs = as_list(input_var)
+        self.names = [v.name for v in self.inputs]
+        self.shapes = [(None,) * v.ndim for v in self.inputs]
+        self.several = wrt is None and isinstance(input_var, (list, tuple))
         if not isinstance(network, Variable):
             self._open()
-        if not (is_float_tensor(self.x) and self.x.ndim > 1):
-            raise TypeError('expected input_var (which an expression needs) to '
-                            'be a float variable of shape (samples, ...), got '
-                            f'{describe(self.x)}')
-        self.shape = self.shape or (None,) * self.x.ndim
-        self.classes = None
+        if isinstance(self._target, tuple) and not (self._target and all(
+                isinstance(i, numbers.Integral) for i in self._target)):
+            raise TypeError('expected a target that is a tuple to have the '
+                            f'indices of a unit, got {self._target}')
         self._build(rule)
-        if not callable(target):
+        self.classes = None
+        if not (callable(target) or isinstance(target, tuple)):
             if self.z.ndim != 2:
                 raise TypeError(
                     'expected an output of shape (samples, classes), or a '
-                    f'function for the target, got {describe(self.z)}')
+                    'function or the indices of a unit for the target, got '
+                    f'{describe(self.z)}')
             self.classes = self._checked(target)
         self._choose()
 
     def _open(self):
-        """Find the input and the layer in a Lasagne network."""
+        """Find the inputs and the layers in a Lasagne network."""
         from lasagne.layers import InputLayer, Layer, get_all_layers
         if not isinstance(self._network, Layer):
             raise TypeError('expected network to be a Lasagne layer or a Theano '
                             f'variable, got {describe(self._network)}')
-        layers = get_all_layers(self._network)
-        inputs = {v.input_var: v.shape for v in layers
-                  if isinstance(v, InputLayer)}
-        if self.x is None and len(inputs) == 1:
-            (self.x,) = inputs
-        known = [*inputs, *_roots([v for v in inputs if v.owner])]
-        if self.x not in known:
-            raise ValueError('expected input_var to be an input of the network, '
-                             f'one of {known}, got {describe(self.x)}')
-        if self.x.owner:  # an expression, whose values nobody has
-            roots = _roots([self.x])
-            if len(roots) != 1 or not is_float_tensor(roots[0]):
-                raise ValueError(
-                    f'the input layer has an expression of {roots} rather than '
-                    'of one float variable: explain that expression, or say '
-                    'which by input_var')
-            (self.x,) = roots
-        elif self.x in inputs:
-            self.shape = tuple(inputs[self.x])
+        names = named_layers(self._network)  # those inside of layers, too
+        self._layers = {v: names[v] for v in get_all_layers(self._network)}
+        if isinstance(self._target, tuple) and any(
+                isinstance(name, str) for name in self._target[:1]):
+            self._network = self._find(self._target[0])
+            self._target = self._target[1:]
+            self._layers = {v: names[v] for v in get_all_layers(self._network)}
+        if self._wrt is not None:
+            self._wrt = self._find(self._wrt)
+        if self._layer is not None:
+            self._layer = self._find(self._layer)
+        known = {v.input_var: (v.name, tuple(v.shape)) for v in self._layers
+                 if isinstance(v, InputLayer)}
+        wanted, found = self.inputs or list(known), {}
+        for v in _roots([v for v in known if v.owner]):
+            known.setdefault(v, (v.name, (None,) * v.ndim))
+        for v in wanted:
+            if v not in known:
+                raise ValueError('expected input_var to be an input of the '
+                                 f'network, one of {list(known)}, got '
+                                 f'{describe(v)}')
+            if v.owner:  # an expression, whose values nobody has
+                roots = _roots([v])
+                if len(roots) != 1 or not is_float_tensor(roots[0]):
+                    raise ValueError(
+                        f'the input layer has an expression of {roots} rather '
+                        'than of one float variable: explain that expression, '
+                        'or say which by input_var')
+                (v,) = roots
+            found[v] = known[v]  # once, where layers have parts of one variable
+        if not self.inputs:
+            self.several = len(found) > 1 and self._wrt is None
+        self.inputs = list(found)
+        self.names, self.shapes = map(list, zip(*found.values()))
         self.data_format = 'channels_first'
-        for i, wanted in enumerate(self._layers):
-            found = [v for v in layers if wanted is v or
-                     isinstance(wanted, str) and wanted == v.name]
-            if len(found) != 1:
-                names = [v.name for v in layers if v.name]
-                raise ValueError(f'{len(found)} layers of the network are '
-                                 f'{wanted!r}, not 1: {perhaps(wanted, names)}')
-            self._layers[i] = found[0]
+
+    def _find(self, wanted):
+        """The layer of the network that is wanted, itself or by its name."""
+        found = [v for v, name in self._layers.items() if wanted in (v, name)]
+        if len(found) != 1:
+            raise ValueError(
+                f'{len(found)} layers of the network are {wanted!r}, not 1: '
+                + perhaps(wanted, list(self._layers.values())))
+        return found[0]
 
     def _build(self, rule):
         """The logits and the layer, with a rule on the way to x."""
-        outputs = [self._network] + self._layers
-        if not isinstance(self._network, Variable):
+        outputs, names = {}, {}
+        if self._layers:
             from lasagne.layers import get_output
             on_layers = isinstance(rule, Mapping) or hasattr(rule, 'plan')
             with (modified(self._network, rule) if on_layers
                   else ExitStack()):
-                outputs = get_output(outputs, deterministic=True)
+                outputs = get_output(list(self._layers), deterministic=True)
             rule = None if on_layers else rule
-        for source in [self.x] + outputs[1:]:
-            if source not in ancestors(outputs[:1]):
+            outputs = dict(zip(self._layers, outputs))
+            # The first name, where dropout has its input for an output.
+            names = {outputs[v]: self._layers[v] for v in reversed([*outputs])}
+        z, wrt, layer = [outputs.get(v, v) for v in (
+            self._network, self._wrt, self._layer)]
+        x = [v for v in self.inputs if is_float_tensor(v)] if wrt is None else [
+            wrt]
+        if self.x is None:
+            self._check_input(x)
+        layer = _last(x, z, names) if layer is None else layer
+        self.layer_name, self.wrt_name = [
+            ', '.join(names.get(v, str(v)) for v in some) for some in ([layer], x)]
+        outputs = [v for v in (z, layer) if v is not None]
+        for source in x + outputs[1:]:
+            if source not in ancestors([z]):
                 raise ValueError(f'the output is not made from {source}')
         if rule is not None:
-            *outputs, x = override_in(outputs + [self.x], rule)[0]
-            if x is not self.x:  # one that a rectifier has made
-                outputs = graft(outputs, {x: self.x})
-        for node in nodes_above(outputs[:1]) if self._divided else ():
-            if getattr(node.op, 'couples_samples', False):
-                raise ValueError(f'{node.op} relates the samples of a batch to '
-                                 'each other, and a saliency function divides '
-                                 'arrays into batches: compile the expression '
-                                 'that saliency_map returns')
-        self.z = logits_of(outputs[0]) if self._logits else outputs[0]
-        self.layer = outputs[1] if self._layers else None
+            new = override_in(outputs + x, rule)[0]
+            outputs, x = new[:len(outputs)], new[len(outputs):]
+        # x stays itself, whatever a rule may have made of it.
+        memo = {v: old for v, old in zip(x, as_list(self.x)) if v is not old}
+        z, *layers = graft(outputs, memo) if memo else outputs
+        self.z = logits_of(z) if self._logits else z
+        self.layer = layers[0] if layers else None
+
+    def _check_input(self, x):
+        """Set x, if these are variables that a map can be of."""
+        if not x:
+            raise TypeError(
+                'expected input_var (which an expression needs) to be a float '
+                f'variable, got {", ".join(map(describe, self.inputs))}. For '
+                'indices of words, say by wrt which layer has the embeddings')
+        for v in x:
+            if not (is_float_tensor(v) and v.ndim > 1):
+                raise TypeError('expected input_var (or wrt) to be a float '
+                                'variable of shape (samples, ...), got '
+                                f'{describe(v)}')
+            above = {*ancestors([v])}
+            if sum(u in above for u in x) > 1:
+                raise ValueError(f'{v} is made from another of {x}, or is one: '
+                                 'say one by wrt')
+        self.x = x if self.several else x[0]
 
     def _checked(self, target, maximal=False):
         """A target as the classes, which fail where one is none of z.
 
-        With `maximal`, a class below 0 is the maximal one.
+        With `maximal`, the class -2 is the maximal one, and -1 none.
         """
         if is_word(target, None, 'max'):
             return self.z.argmax(axis=1)
+        columns = []
         if not isinstance(target, Variable):
+            columns = np.shape(target)[1:]
             target = T.constant(as_classes(target))
         elif not (target.dtype in T.int_dtypes + T.uint_dtypes
-                  and target.ndim < 2):
+                  and target.ndim < 2 + maximal):
             raise TypeError('expected a target that is a variable to be a scalar '
                             f'or a vector of integers, got {describe(target)}')
         if target.ndim:
             target = Assert('expected target to be one class for each sample, '
-                            'each row of the output')(
-                                target, T.eq(target.shape[0], self.z.shape[0]))
+                            'each row of the output, or zeros and ones of its '
+                            'shape')(
+                                target, T.eq(target.shape[0], self.z.shape[0]),
+                                *[T.eq(self.z.shape[1], n) for n in columns])
         if maximal:
-            target = T.switch(target < 0, self.z.argmax(axis=1), target)
+            target = T.switch(T.eq(target, -2),
+                              self.z.argmax(axis=1).dimshuffle(0, 'x'), target)
+        lowest = -1 if target.ndim == 2 else 0
         return Assert('expected target to be a class, from 0 to that of the last '
-                      'logit')(target, T.ge(target, 0).all(),
+                      'logit')(target, T.ge(target, lowest).all(),
                                T.lt(target, self.z.shape[1]).all())
 
     def _choose(self):
         """The value and what is fixed, from z and the classes."""
+        z, classes = self.z, self.classes
+        self.fixed = [] if classes is None else [classes]
         if callable(self._target):
-            self.fixed, self.value = [], self._target(self.z)
+            self.value = self._target(z)
+        elif classes is None:
+            self.value = z[(slice(None),) + self._target]
+            self.value = self.value.sum(axis=tuple(range(1, self.value.ndim)))
+        elif classes.ndim == 2:
+            rows = T.arange(z.shape[0]).dimshuffle(0, 'x')
+            self.value = T.switch(T.lt(classes, 0), 0, z[
+                rows, T.maximum(classes, 0)]).sum(axis=1)
         else:
-            self.fixed = [self.classes]
-            rows = T.arange(self.z.shape[0]) if self.classes.ndim else slice(None)
-            self.value = self.z[rows, self.classes]
+            rows = T.arange(z.shape[0]) if classes.ndim else slice(None)
+            self.value = z[rows, classes]
         if not (is_float_tensor(self.value) and self.value.ndim < 2):
             raise TypeError('expected the target to give one float for each '
                             f'sample, a vector, got {describe(self.value)}')
@@ -176,7 +251,7 @@ class Score:
         if point is self.x:
             return self.value
         memo = {v: v for v in self.fixed}
-        memo[self.x] = point
+        memo.update(zip(as_list(self.x), as_list(point)))
         (value,) = graft([self.value], memo)
         return value
 
@@ -190,12 +265,29 @@ class Score:
     def of(self, classes, maximal=False):
         """The same score, of other classes: a scalar or a vector.
 
-        With `maximal`, a class below 0 in the vector is the maximal one.
+        With `maximal` a matrix, in which -2 is the maximal class and -1 none.
         """
         other = copy(self)
         other.classes = self._checked(classes, maximal)
         other._choose()
         return other
+
+
+def _last(x, z, names):
+    """The last variable on the way from x to z that is a layer with pixels."""
+    below, spatial, last = set(x), set(), None
+    layers = {*(names or ancestors([z]))}
+    for node in io_toposort([], [z]):
+        if below.intersection(node.inputs):
+            below.update(node.outputs)
+            order = getattr(node.op, 'new_order', [0])  # samples stay in front
+            if [*order[:1]] == [0] and (
+                    is_spatial(node) or spatial.intersection(node.inputs)):
+                spatial.update(node.outputs)
+                for v in node.outputs:
+                    if 2 < v.ndim in [i.ndim for i in x] and v in layers:
+                        last = v
+    return last
 
 
 def _roots(variables):
@@ -212,12 +304,26 @@ def is_word(target, *words):
 def as_classes(target, count=None):
     """Classes, an int or a vector of ints, as an int64 array.
 
-    Those of -1 would count from the end, and some of uint64 wrap around.
+    A matrix has a row for each sample, with a 1 (or True) for each of its
+    classes; the result is then a matrix of classes, filled up with -1. Classes
+    of -1 would count from the end, and some of uint64 wrap around.
     """
     classes = np.asarray(target)
+    if classes.ndim == 2 and classes.size and np.isin(classes, [0, 1]).all():
+        counts = (classes != 0).sum(axis=1, keepdims=True)
+        if not counts.all():
+            raise ValueError('expected a target for each sample, got no class '
+                             f'for sample {counts.argmin()}')
+        if count is not None and classes.shape[1] != count:
+            raise ValueError(f'expected a target of {count} classes, got '
+                             f'{classes.shape[1]} columns')
+        first = np.argsort(classes == 0, axis=1, kind='mergesort')  # stable
+        return np.where(np.arange(counts.max()) < counts,
+                        first[:, :counts.max()], -1)
     if classes.dtype.kind not in 'iu' or classes.ndim > 1:
         raise TypeError("expected target to be None, 'max', 'all', a class as an "
-                        'int, a vector of ints or a function of the logits, got '
+                        'int, a vector of ints, a matrix of zeros and ones, a '
+                        'tuple of indices or a function of the logits, got '
                         f'{describe(target)}')
     wrong = classes.astype('int64') < 0
     if count is not None:

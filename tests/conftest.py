@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import subprocess
 import sys
 
 theano_folder = os.path.dirname(importlib.util.find_spec('theano').origin)
@@ -20,7 +21,9 @@ import theano
 
 from gradmod._theano import change_flags
 
-from . import models
+from . import internals, models
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # What executes the notebook is not required before Python 3.8; see setup.py.
 collect_ignore = ['test_notebook.py'] if sys.version_info < (3, 8) else []
@@ -55,6 +58,29 @@ def no_compiler(request, monkeypatch):
     monkeypatch.setattr(theano.compile.mode, 'instantiated_default_mode', mode)
     with change_flags(cxx=''):
         yield
+
+
+@pytest.fixture
+def little_c_code(monkeypatch):
+    internals.little_c_code(monkeypatch)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Run Python elsewhere, without settings; return status, output, errors."""
+    def run(*arguments, flags='', **settings):
+        env = {name: value for name, value in os.environ.items()
+               if not name.startswith('THEANO')}
+        env.update(dict(HOME=str(tmp_path), USERPROFILE=str(tmp_path),
+                        PYTHONPATH=ROOT), **settings)
+        if flags:
+            env['THEANO_FLAGS'] = flags
+        process = subprocess.run(
+            (sys.executable,) + arguments, cwd=str(tmp_path), env=env,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            universal_newlines=True)
+        return process.returncode, process.stdout, process.stderr
+    return run
 
 
 # The network of `models`, its plain gradient and its weights.

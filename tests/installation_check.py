@@ -25,7 +25,6 @@ import lasagne
 import numpy as np
 import scipy
 import theano.tensor as T
-from theano.tensor.signal.pool import pool_2d
 
 rectify = lasagne.nonlinearities.rectify
 dtype = theano.config.floatX
@@ -57,73 +56,53 @@ def gate(z, g, guided):
     return g * (z > 0) * ((g > 0) if guided else 1)
 
 
-# Convolution, what batch normalization does, rectifier, maximum, dense layers
+# A network, and the same in numpy: the value, the gradients of its sum, plain
+# and guided.
 
-def convnet(rule, x, kernel, gamma, beta, mean, std, w, v):
-    def column(u):
-        return u.dimshuffle('x', 0, 'x', 'x')
-    h = T.nnet.conv2d(x, kernel, filter_flip=False)
-    h = (h - column(mean)) * column(gamma / std) + column(beta)
-    h = pool_2d(rule(h), (2, 2), ignore_border=True).flatten(2)
-    return T.dot(rule(T.dot(h, w)), v)
+def convolution(rule, x, kernel, v):
+    z = T.nnet.conv2d(x, kernel, filter_flip=False)
+    return T.dot(rule(z).flatten(2), v)
 
 
-def convnet_in_numpy(x, kernel, gamma, beta, mean, std, w, v):
-    """The scores, and the gradients of their sum: plain and guided."""
-    def column(u):
-        return u.reshape(1, -1, 1, 1)
-
-    z1 = np.zeros((len(x), len(kernel), 6, 6))
+def convolution_in_numpy(x, kernel, v):
+    z, gradients = np.zeros((len(x), len(kernel), 6, 6)), []
     for i, j in np.ndindex(6, 6):
-        z1[:, :, i, j] = np.tensordot(x[:, :, i:i + 3, j:j + 3], kernel,
-                                      ((1, 2, 3), (1, 2, 3)))
-    z1 = (z1 - column(mean)) * column(gamma / std) + column(beta)
-    a1 = np.maximum(z1, 0)
-    pooled = a1.reshape(len(x), -1, 3, 2, 3, 2).max(axis=(3, 5))
-    z2 = pooled.reshape(len(x), -1).dot(w)
-    gradients = []
+        z[:, :, i, j] = np.tensordot(x[:, :, i:i + 3, j:j + 3], kernel,
+                                     ((1, 2, 3), (1, 2, 3)))
     for guided in False, True:
-        g = gate(z2, v * np.ones_like(z2), guided).dot(w.T)
-        g = g.reshape(pooled.shape).repeat(2, axis=2).repeat(2, axis=3)
-        g = g * (a1 == pooled.repeat(2, axis=2).repeat(2, axis=3))
-        g = gate(z1, g, guided) * column(gamma / std)
-        back = np.zeros(x.shape)
+        g, back = gate(z, v.reshape(z.shape[1:]), guided), np.zeros(x.shape)
         for i, j in np.ndindex(6, 6):
             back[:, :, i:i + 3, j:j + 3] += np.tensordot(g[:, :, i, j],
                                                          kernel, (1, 0))
         gradients.append(back)
-    return [np.maximum(z2, 0).dot(v)] + gradients
+    return [np.maximum(z, 0).reshape(len(x), -1).dot(v)] + gradients
 
 
-# A recurrent layer, with the rule in the step. Matrices throughout: without a
-# BLAS, Theano cannot pickle a function that has an outer product of vectors.
+# With the rule in the step of a loop. Matrices throughout: without a BLAS,
+# Theano cannot pickle a function that has an outer product of vectors.
 
 STEPS = 4  # known, or Theano compiles 30 C modules that compute lengths
 
 
-def recurrent(rule, x, start, w, u, v):
-    def step(h, x, w, u):
-        return rule(T.dot(x, w) + T.dot(h, u))
-    h, _ = theano.scan(step, outputs_info=start, non_sequences=[x, w, u],
-                       n_steps=STEPS)
-    return T.dot(h[-1], v)
+def recurrent(rule, x, start, u):
+    h, _ = theano.scan(lambda h, x, u: rule(x + T.dot(h, u)), n_steps=STEPS,
+                       outputs_info=start, non_sequences=[x, u])
+    return h[-1]
 
 
-def recurrent_in_numpy(x, start, w, u, v):
-    """As above: the same input in each step."""
-    z, h = [], start
+def recurrent_in_numpy(x, start, u):
+    z, h, gradients = [], start, []
     for _ in range(STEPS):
-        z.append(x.dot(w) + h.dot(u))
+        z.append(x + h.dot(u))
         h = np.maximum(z[-1], 0)
-    gradients = []
     for guided in False, True:
-        g, back = np.ones((len(x), 2)).dot(v.T), np.zeros_like(x)
+        g, back = np.ones_like(x), 0
         for z_t in reversed(z):
             g = gate(z_t, g, guided)
-            back += g.dot(w.T)
+            back = back + g
             g = g.dot(u.T)
         gradients.append(back)
-    return [h.dot(v)] + gradients
+    return [h] + gradients
 
 
 def compare(name, build, restate, *arrays):
@@ -144,22 +123,17 @@ def compare(name, build, restate, *arrays):
 # A Lasagne network
 
 def saliency():
-    """The saliency map of a network of dense layers, of class 1."""
-    layer = net = lasagne.layers.InputLayer((None, 6))
-    weights = values(6, 8), values(8, 7), values(7, 4)
-    for w, nonlinearity in zip(weights, (rectify, rectify, None)):
-        net = lasagne.layers.DenseLayer(net, w.shape[1], W=w, b=None,
-                                        nonlinearity=nonlinearity)
+    """The saliency map of a network of two dense layers, of class 1."""
+    w, v = values(6, 8), values(8, 4)
+    x = lasagne.layers.InputLayer((None, 6))
+    net = lasagne.layers.DenseLayer(x, 8, W=w, b=None, nonlinearity=rectify)
+    net = lasagne.layers.DenseLayer(net, 4, W=v, b=None, nonlinearity=None)
     maps = gradmod.saliency_map(net, gradmod.GuidedBackprop, target=1)
-    x = values(5, 6)
-    maps = theano.function([layer.input_var], maps)(x)
-
-    w1, w2, w3 = (w.astype('float64') for w in weights)
-    z1 = x.astype('float64').dot(w1)
-    z2 = np.maximum(z1, 0).dot(w2)
-    plain, guided = (
-        gate(z1, gate(z2, w3[:, 1], guided).dot(w2.T), guided).dot(w1.T)
-        for guided in (False, True))
+    images = values(5, 6)
+    maps = theano.function([x.input_var], maps)(images)
+    z = images.astype('float64').dot(w)
+    plain, guided = (gate(z, v[:, 1].astype('float64') * np.ones_like(z),
+                          guided).dot(w.T) for guided in (False, True))
     agree('saliency map', maps, guided)
     used('saliency map', maps, plain)
 
@@ -190,11 +164,9 @@ def main(folder, order='--gradmod-first'):
     inside = os.path.realpath(gradmod.__file__)
     assert inside.startswith(os.path.realpath(sys.prefix) + os.sep), (
         f'{inside} is not in this environment')
-    compare('convolutional network', convnet, convnet_in_numpy,
-            values(2, 2, 8, 8), values(3, 2, 3, 3), values(3), values(3),
-            values(3), np.abs(values(3)) + 1, values(27, 6), values(6))
-    arrays = (values(3, 4), values(3, 6), values(4, 6), np.abs(values(6, 6)),
-              values(6, 2))
+    compare('convolution', convolution, convolution_in_numpy,
+            values(2, 2, 8, 8), values(3, 2, 3, 3), values(108))
+    arrays = values(3, 6), values(3, 6), values(6, 6)
     f = compare('recurrent network', recurrent, recurrent_in_numpy, *arrays)
     saliency()
     pickled(f, arrays, folder)

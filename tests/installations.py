@@ -2,7 +2,6 @@
 
     python3 tests/installations.py           # with all Pythons that are here
     python3 tests/installations.py --gate    # with the oldest and the newest
-    python3 tests/installations.py --beyond  # outside the bounds of setup.py
     python3 tests/installations.py --list
     python3 tests/installations.py --only 3.8 --keep /tmp/rows
 
@@ -25,6 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
+from pathlib import Path
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -39,17 +40,6 @@ OLDEST = {
     '3.8': ('1.19.0', '1.4.0'), '3.9': ('1.19.3', '1.5.4'),
     '3.10': ('1.21.2', '1.7.2'), '3.11': ('1.23.2', '1.9.3')}
 
-# numpy and scipy, one of them just out of bounds, and the error, if any.
-# There are no older wheels for Python 3.9 and 3.10, no newer for 3.6 and 3.7.
-BEYOND = [
-    ('3.6', '1.15.4', '1.2.0', None), ('3.6', '1.16.0', '1.1.0', None),
-    ('3.7', '1.18.5', '1.2.0', None), ('3.7', '1.21.6', '1.1.0', None),
-    ('3.8', '1.18.5', '1.4.0', None), ('3.8', '1.21.6', '1.3.3', None),
-    ('3.8', '1.22.0', '1.10.1', None), ('3.9', '1.22.0', '1.11.4', None),
-    ('3.10', '1.22.0', '1.11.4', None), ('3.11', '1.23.2', '1.9.2', None),
-    ('3.11', '1.23.5', '1.12.0', None),
-    ('3.11', '1.24.0', '1.9.3', 'numpy 1.24.0 is too new for Theano.')]
-
 THEANORC = '''\
 [global]
 floatX = float32
@@ -60,7 +50,7 @@ ldflags =
 '''
 
 
-class Row:
+class Row(types.SimpleNamespace):
     """One way to install gradmod and to run it.
 
     `pins` go to pip beside the project, `first` before it, and `then` to pip
@@ -73,14 +63,12 @@ class Row:
     `arguments`.
     """
 
-    def __init__(self, name, version, pins=(), first=(), then=(), flags='',
-                 prepare=None, expect=(), error=None, together=1,
-                 unsupported=False, folder='row', arguments=()):
-        self.name, self.version = f'{version} {name}', version
-        self.pins, self.first, self.then, self.flags = pins, first, then, flags
-        self.prepare, self.expect, self.error = prepare, expect, error
-        self.together, self.unsupported = together, unsupported
-        self.folder, self.arguments = folder, arguments
+    pins = first = then = arguments = expect = ()
+    flags, folder, together, unsupported = '', 'row', 1, False
+    prepare = error = None
+
+    def __init__(self, name, version, **options):
+        super().__init__(name=f'{version} {name}', version=version, **options)
 
 
 class Failure(Exception):
@@ -98,7 +86,6 @@ class Installation:
         self.empty = os.path.join(self.folder, 'empty')  # to run in
         os.makedirs(self.home)
         os.mkdir(self.empty)
-        self.log = os.path.join(self.folder, 'log')
         self.env = {name: value for name, value in os.environ.items()
                     if not name.startswith(('THEANO', 'PYTHON'))
                     # with it Python 3.6's pip ends in a traceback
@@ -117,25 +104,19 @@ class Installation:
         self.call(python, '-m', 'venv', venv)
 
     def start(self, *command):
-        """Start a command, whose output `wait` returns and logs."""
-        with open(self.log, 'ab') as log:
-            log.write(f'$ {" ".join(command)}\n'.encode())
-        output = tempfile.TemporaryFile()
-        process = subprocess.Popen(
-            command, cwd=self.empty, env=self.env, stdout=output,
-            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            preexec_fn=self.preexec)
-        return process, output
+        """Start a command, whose output goes to a file of its own."""
+        path = os.path.join(self.folder, f'log-{len(os.listdir(self.folder))}')
+        with open(path, 'wb') as log:
+            return path, subprocess.Popen(
+                command, cwd=self.empty, env=self.env, stdout=log,
+                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                preexec_fn=self.preexec)
 
-    def wait(self, process, output):
+    def wait(self, path, process):
         """The exit status and the output of what was started."""
         status = process.wait()
-        output.seek(0)
-        text = output.read()
-        output.close()
-        with open(self.log, 'ab') as log:
-            log.write(text)
-        return status, text.decode('utf-8', 'replace')
+        with open(path, encoding='utf-8', errors='replace') as log:
+            return status, log.read()
 
     def run(self, *command):
         return self.wait(*self.start(*command))
@@ -150,11 +131,6 @@ class Installation:
 
     def pip(self, *arguments):
         return (self.python, '-m', 'pip', 'install', '-q') + arguments
-
-    def packages(self):
-        return glob.glob(os.path.join(
-            glob.escape(self.folder), 'venv', 'lib', 'python*',
-            'site-packages'))[0]
 
 
 # What is done to an installation before it is used
@@ -176,16 +152,14 @@ def lines_of_the_doctor(installation):
 
 def hide_wheels(installation):
     """Move the libraries in wheels to where only the loader finds them."""
-    hidden = os.path.join(installation.folder, 'hidden')
-    os.mkdir(hidden)
-    site = installation.packages()
+    hidden = Path(installation.folder, 'hidden')
+    hidden.mkdir()
+    site = Path(installation.folder, 'venv', 'lib')
     for package in 'numpy', 'scipy':
-        for inside in package + '.libs', os.path.join(package, '.libs'):
-            for library in glob.glob(os.path.join(
-                    glob.escape(os.path.join(site, inside)), '*.so*')):
-                os.replace(library, os.path.join(
-                    hidden, os.path.basename(library)))
-    installation.env['LD_LIBRARY_PATH'] = hidden
+        for inside in f'{package}.libs', f'{package}/.libs':
+            for library in site.glob(f'python*/site-packages/{inside}/*.so*'):
+                library.rename(hidden / library.name)
+    installation.env['LD_LIBRARY_PATH'] = str(hidden)
 
 
 def read_only_home(installation):
@@ -202,20 +176,18 @@ def read_only_home(installation):
 
 def all_rows(versions):
     """The rows for the versions of Python that are there, in their order."""
-    rows = []
-    if '3.6' in versions:
-        rows.append(Row('Theano 0.9', '3.6', [
-            'Theano==0.9.0', 'numpy==1.16.6', 'scipy==1.2.3']))
     supported = [v for v in versions if v in OLDEST]
+    rows = [Row('Theano 0.9', '3.6', pins=[
+        'Theano==0.9.0', 'numpy==1.16.6', 'scipy==1.2.3'])
+        for v in supported[:1] if v == '3.6']
     for version in supported:
-        rows.append(Row('oldest', version, [
-            'Theano==1.0.5', f'numpy=={OLDEST[version][0]}',
-            f'scipy=={OLDEST[version][1]}']))
-        rows.append(Row('newest', version, ['Theano==1.0.5']))
-        rows.append(Row(
-            'beside Theano-PyMC', version, first=[
-                'Theano-PyMC==1.1.2', 'filelock<3.4.2'],  # for Python 3.6
-            expect={'theano': '1.1.2'}))
+        numpy, scipy = OLDEST[version]
+        rows += [Row('oldest', version, pins=[
+                     'Theano==1.0.5', f'numpy=={numpy}', f'scipy=={scipy}']),
+                 Row('newest', version, pins=['Theano==1.0.5']),
+                 Row('beside Theano-PyMC', version, first=[
+                     'Theano-PyMC==1.1.2', 'filelock<3.4.2'],  # for Python 3.6
+                     expect={'theano': '1.1.2'})]
     for version in supported[:1] + supported[1:][-1:]:
         rows += [
             Row('no BLAS in wheels', version, prepare=hide_wheels,
@@ -234,17 +206,19 @@ def all_rows(versions):
             Row('broken theanorc', version,
                 prepare=theanorc('[global]\nfloatX float32\n'),
                 error='ImportError: Source contains parsing errors'),
+            Row('numpy too new', version, then=['numpy==1.24.0'],
+                error='numpy 1.24.0 is too new for Theano.'),
             Row('home read-only', version, prepare=read_only_home,
                 error='Unable to create the compiledir directory'),
             Row('home read-only with base_compiledir', version,
                 prepare=read_only_home,
                 flags='base_compiledir={folder}/compiled'),
             Row('two processes at once', version, together=2)]
-    rows += [Row('unsupported', version, unsupported=True,
-                 error='gradmod runs on Python 3.6 to 3.11, where Theano '
-                       f'does; this is Python {version}.')
-             for version in versions if version in UNSUPPORTED]
-    return rows
+    return rows + [
+        Row('unsupported', version, unsupported=True,
+            error='gradmod runs on Python 3.6 to 3.11, where Theano does; '
+                  f'this is Python {version}.')
+        for version in versions if version in UNSUPPORTED]
 
 
 def gate_rows(versions):
@@ -255,13 +229,6 @@ def gate_rows(versions):
               f'{supported[-1]} beside Theano-PyMC']
     wanted += [f'{v} unsupported' for v in versions if v in UNSUPPORTED][:1]
     return [row for row in all_rows(versions) if row.name in wanted]
-
-
-def beyond_rows(versions):
-    """Works or not, as `BEYOND` says."""
-    return [Row(f'with numpy {numpy} and scipy {scipy}', version,
-                then=[f'numpy=={numpy}', f'scipy=={scipy}'], error=error)
-            for version, numpy, scipy, error in BEYOND if version in versions]
 
 
 def interpreters():
@@ -350,11 +317,8 @@ def inspect(row, seen, folder):
 def main():
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument('--gate', action='store_true',
-                       help='the oldest and the newest Python only')
-    which.add_argument('--beyond', action='store_true',
-                       help='numpy and scipy just outside the bounds')
+    parser.add_argument('--gate', action='store_true',
+                        help='the oldest and the newest Python only')
     parser.add_argument('--only', metavar='NAME', action='append',
                         help='rows whose name contains this (may be repeated)')
     parser.add_argument('--list', action='store_true',
@@ -365,9 +329,7 @@ def main():
 
     pythons = interpreters()
     versions = [v for v in VERSIONS if v in pythons]
-    rows = (gate_rows if args.gate else beyond_rows if args.beyond else
-            all_rows)(versions)
-    rows = [row for row in rows
+    rows = [row for row in (gate_rows if args.gate else all_rows)(versions)
             if any(name in row.name for name in args.only or [''])]
     for version in VERSIONS:
         print(f'Python {version:5} {pythons.get(version, "not found")}')

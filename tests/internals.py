@@ -11,7 +11,6 @@ if hasattr(theano.config, 'change_flags'):  # Theano-PyMC
     from theano.graph.utils import MethodNotDefined
     from theano.link.vm import VMLinker as VM_Linker  # noqa: F401
     from theano.tensor.random.utils import RandomStream as RandomStreams
-    SCAN_EXTENSION = 'theano.scan.scan_perform_ext'
 else:
     from theano.compile.function_module import Function  # noqa: F401
     from theano.gof import Op as COp, Type, generic  # noqa: F401
@@ -19,10 +18,9 @@ else:
     from theano.gof.utils import MethodNotDefined
     from theano.gof.vm import VM_Linker  # noqa: F401
     from theano.tensor.shared_randomstreams import RandomStreams  # noqa: F401
-    SCAN_EXTENSION = 'theano.scan_module.scan_perform_ext'
 
 
-def little_c_code(monkeypatch, ops='Corr|Pool'):
+def little_c_code(monkeypatch, ops='Conv|Corr|Pool'):
     """C code for convolutions and pools alone: most of the time goes there."""
     make = COp.make_c_thunk
 

@@ -184,8 +184,11 @@ class ConvModel:
         return reference.mlp_backward(A[np.newaxis], self.weights, g, rule)[0]
 
     def gradient(self, x, c, rule):
+        return self.from_layer(x, self.gradient_at_layer(x, c, rule), rule)
+
+    def from_layer(self, x, g, rule):
         z = self.z(x)
-        g = reference.elementwise(rule, z, self.gradient_at_layer(x, c, rule))
+        g = reference.elementwise(rule, z, g)
         total = np.zeros_like(x)
         for place, window in self.places(z):
             total[window] += g[place] * self.W[place[0]]
@@ -205,16 +208,51 @@ def interpolated(small, size):
     return large
 
 
-def restated_gradcam(model, x, c, rule=reference.plain):
+def restated_cam(model, x, c, weights):
     A = reference.relu(model.z(x))
+    small = reference.relu((weights(A) * A).sum(axis=0))
+    return np.array([enlarged(small, x.shape[1:])] * len(x))
+
+
+def enlarged(small, shape):
+    rows = np.array([interpolated(row, shape[1]) for row in small])
+    return np.array([interpolated(column, shape[0]) for column in rows.T]).T
+
+
+def restated_gradcam(model, x, c, rule=reference.plain):
     g = model.gradient_at_layer(x, c, rule)
-    cam = np.zeros(A.shape[1:])
-    for channel in range(len(A)):
-        cam += g[channel].mean() * A[channel]
-    cam = reference.relu(cam)
-    rows = np.array([interpolated(row, x.shape[2]) for row in cam])
-    both = np.array([interpolated(column, x.shape[1]) for column in rows.T]).T
-    return np.array([both] * len(x))
+    return restated_cam(model, x, c, lambda A: np.array(
+        [[[channel.mean()]] for channel in g]))
+
+
+def restated_gradcam_plus_plus(model, x, c):
+    g = model.gradient_at_layer(x, c, reference.plain)
+
+    def weights(A):
+        result = np.zeros((len(A), 1, 1))
+        for k, i, j in np.ndindex(*A.shape):
+            if g[k, i, j]:
+                alpha = 1 / (2 + g[k, i, j] * A[k].sum())
+                result[k] += alpha * max(g[k, i, j], 0)
+        return result
+    return restated_cam(model, x, c, weights)
+
+
+def restated_layercam(model, x, c):
+    g = model.gradient_at_layer(x, c, reference.plain)
+    return restated_cam(model, x, c, lambda A: reference.relu(g))
+
+
+def restated_scorecam(model, x, c):
+    def weights(A):
+        scores = []
+        for channel in A:
+            mask = enlarged(channel, x.shape[1:])
+            low, high = channel.min(), channel.max()
+            scores.append(model.logits(x * (mask - low) / (high - low))[c])
+        e = np.exp(np.array(scores) - max(scores))
+        return (e / e.sum())[:, np.newaxis, np.newaxis]
+    return restated_cam(model, x, c, weights)
 
 
 def restated_guided_gradcam(model, x, c):

@@ -46,11 +46,6 @@ def rect_grad(threshold):
     return lambda z, g: g if np.maximum(z, 0) * g > threshold else 0.
 
 
-def epsilon_lrp(epsilon):
-    return lambda z, g: g * np.maximum(z, 0) / (
-        z + (epsilon if z >= 0 else -epsilon))
-
-
 def straight_through(bound):
     return lambda z, g: g if abs(z) <= bound else 0.
 
@@ -113,22 +108,3 @@ def deeplift_contributions(x, x0, weights, output):
             multiplier[j] *= dy / dz if abs(dz) > 1e-6 else z[j] > 0
         multiplier = W.dot(multiplier)
     return multiplier * (x - x0)
-
-
-def lrp_contributions(x, weights, output, epsilon):
-    """Relevance of each input for one output: the epsilon rule, by messages.
-
-    R_i = sum_j  x_i w_ij / (z_j + epsilon sign(z_j))  R_j,  z_j without
-    stabiliser in the last layer, whose relevance is the output's value less
-    its bias.
-    """
-    zs, _ = mlp_forward(x[None], weights)
-    hs = [x] + [relu(z[0]) for z in zs]
-    relevance = hs.pop() * weights[-1][0][:, output]
-    for (W, _), h, (z,) in zip(weights[-2::-1], hs[::-1], zs[::-1]):
-        messages = np.zeros(W.shape)
-        for i, j in np.ndindex(*W.shape):
-            sign = 1 if z[j] >= 0 else -1
-            messages[i, j] = h[i] * W[i, j] / (z[j] + epsilon * sign)
-        relevance = messages.dot(relevance)
-    return relevance

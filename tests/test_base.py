@@ -1,7 +1,5 @@
 import copy
 import pickle
-import subprocess
-import sys
 import threading
 
 import lasagne
@@ -19,6 +17,7 @@ from gradmod._theano import Apply, Op, change_flags
 from . import reference
 from .internals import RandomStreams, generic
 
+pytestmark = pytest.mark.usefixtures('no_compiler')
 PY = theano.Mode(linker='py', optimizer='fast_compile')
 OPAQUE = theano.Mode(linker='py', optimizer=None)
 FAST = theano.Mode(linker='py', optimizer='fast_run')
@@ -27,14 +26,6 @@ relu = lasagne.nonlinearities.rectify
 Z = np.array([[-1, 2, -3], [4, -5, 6]], 'float32')
 W = np.array([[1, 2, 3], [-4, -5, 6]], 'float32')
 GUIDED = reference.elementwise(reference.guided, Z, W)
-
-
-@pytest.fixture(autouse=True)
-def without_c(request, monkeypatch):
-    if request.node.name != 'test_acceptance':
-        monkeypatch.setattr(theano.config, 'cxx', '')
-        monkeypatch.setattr(theano.compile.mode, 'instantiated_default_mode',
-                            FAST)
 
 
 class Returns(ModifiedBackprop):
@@ -60,18 +51,26 @@ class Recipe(ModifiedBackprop):
         return (grd * (inp > 0).astype(dtype) * (grd > 0).astype(dtype),)
 
 
-def saliency(rule, mode=PY, dtype='float32'):
-    z, w = T.matrix('z', dtype), T.matrix('w', dtype)
-    gradient = theano.grad((rule(z) * w).sum(), z)
-    return theano.function([z, w], gradient, mode=mode,
-                           on_unused_input='ignore')
+def saliency(rule, mode=PY):
+    """The gradient with respect to z of the sum of rule(z) w."""
+    z, w = T.fmatrices('zw')
+    return theano.function([z, w], theano.grad((rule(z) * w).sum(), z),
+                           mode=mode, on_unused_input='ignore')
+
+
+def check(values, outputs, want, mode=PY, rtol=1e-7):
+    """`outputs` for `values`, a dict of those of the inputs, are as wanted."""
+    f = theano.function(list(values), outputs, mode=mode,
+                        on_unused_input='ignore')
+    got = f(*values.values())
+    assert len(got) == len(want)
+    for a, b in zip(got, want):
+        np.testing.assert_allclose(a, b, rtol=rtol)
 
 
 # The question that this library answers
 
-@pytest.mark.usefixtures('no_compiler')
 def test_acceptance(capsys):
-    rng = np.random.RandomState(0)
     x = T.tensor3('x')
     l_in = lasagne.layers.InputLayer((4, 3, 5), input_var=x)
     l_hidden = lasagne.layers.DenseLayer(l_in, 12, nonlinearity=relu)
@@ -89,42 +88,20 @@ def test_acceptance(capsys):
     single = theano.grad(out[3, 1], x)
     assert capsys.readouterr().out == 'It works\n'  # two layers of one type
 
-    f = theano.function([x], [out, jacobian, single, plain], mode=FAST)
-    X = rng.randn(4, 3, 5).astype(x.dtype)
-    got_out, got_jacobian, got_single, got_plain = f(X)
-
+    X = np.random.RandomState(0).randn(4, 3, 5).astype(x.dtype)
     params = lasagne.layers.get_all_param_values(l_out)
     weights = list(zip(params[::2], params[1::2]))
     _, want_out = reference.mlp_forward(X, weights)
-    np.testing.assert_allclose(got_out, want_out, rtol=1e-4, atol=1e-5)
-    want = np.zeros((5,) + X.shape)
-    for c in range(5):
-        g = np.zeros_like(want_out)
-        g[3, c] = 1
-        want[c] = reference.mlp_backward(X, weights, g, reference.guided)
-    assert got_jacobian.shape == want.shape
-    np.testing.assert_allclose(got_jacobian, want, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(got_single, want[1], rtol=1e-4, atol=1e-6)
-    g = np.zeros_like(want_out)
-    g[3, 1] = 1
-    want_plain = reference.mlp_backward(X, weights, g, reference.plain)
-    np.testing.assert_allclose(got_plain, want_plain, rtol=1e-4, atol=1e-6)
-    assert np.abs(got_plain - got_single).max() > 1e-3
-
-
-@pytest.mark.parametrize('rule, expected', [
-    (GuidedBackprop, reference.guided), (DeconvNet, reference.deconv),
-    (ZeroBackprop, reference.zero), (Recipe, reference.guided)])
-@modes
-def test_gradient_and_value(rule, expected, mode):
-    z, w = T.fmatrices('zw')
-    y = rule(relu)(z)
-    f = theano.function([z, w], [y, theano.grad((y * w).sum(), z)], mode=mode,
-                        on_unused_input='ignore')
-    value, gradient = f(Z, W)
-    np.testing.assert_array_equal(value, np.maximum(Z, 0))
-    np.testing.assert_array_equal(
-        gradient, reference.elementwise(expected, Z, W))
+    g = np.zeros((5,) + want_out.shape)
+    g[range(5), 3, range(5)] = 1
+    want = np.array([reference.mlp_backward(X, weights, row, reference.guided)
+                     for row in g])
+    want_plain = reference.mlp_backward(X, weights, g[1], reference.plain)
+    assert np.abs(want_plain - want[1]).max() > 1e-3
+    f = theano.function([x], [out, jacobian, single, plain], mode=FAST)
+    for got, wanted in zip(f(X), [want_out, want, want[1], want_plain]):
+        assert got.shape == wanted.shape
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
 # The wrapper
@@ -145,11 +122,20 @@ def test_one_op_for_each_type_of_input():
 
 
 def test_names():
-    assert repr(GuidedBackprop(relu)) == 'GuidedBackprop(rectify)'
-    assert repr(DeconvNet(ZeroBackprop(relu))) == (
-        'DeconvNet(ZeroBackprop(rectify))')
     leaky = lasagne.nonlinearities.LeakyRectify(.1)
-    assert repr(GuidedBackprop(leaky)) == 'GuidedBackprop(LeakyRectify)'
+    for rule, name in [
+            (GuidedBackprop(relu), 'GuidedBackprop(rectify)'),
+            (DeconvNet(ZeroBackprop(relu)), 'DeconvNet(ZeroBackprop(rectify))'),
+            (GuidedBackprop(leaky), 'GuidedBackprop(LeakyRectify)'),
+            (swapped_product, 'override_gradient(swapped_product, _swap)')]:
+        assert rule.__name__ == repr(rule) == name
+    # as Keras needs one of its own, to find it again in a saved model
+    rule = GuidedBackprop(relu)
+    rule.__name__ = 'guided'
+    assert rule.__name__ == 'guided' and repr(rule) == 'GuidedBackprop(rectify)'
+    assert pickle.loads(pickle.dumps(rule)).__name__ == 'guided'
+    assert GuidedBackprop.__name__ == 'GuidedBackprop'
+    assert swapped_product.__doc__.startswith('x y')
 
 
 @pytest.mark.parametrize('value', [
@@ -174,8 +160,7 @@ def test_a_whole_number_is_a_float():
     for value in 2, True:
         y = rule(value)
         assert y.type == rule(float(value)).type
-        (z,) = y.owner.inputs
-        assert theano.grad(y, z).eval() == 3
+        assert theano.grad(y, y.owner.inputs[0]).eval() == 3
     power = gradmod.override_gradient(lambda x, n: x ** n,
                                       lambda i, g: [g[0] * i[1], None])
     x = T.fscalar()
@@ -184,8 +169,10 @@ def test_a_whole_number_is_a_float():
     assert theano.grad(y, x).eval({x: 5}) == 2
 
 
-class Scaled(ModifiedBackprop):
-    def __init__(self, nonlinearity, factor=1):
+class Times(ModifiedBackprop):
+    """g times the attribute `factor`."""
+
+    def __init__(self, nonlinearity, factor=2):
         super().__init__(nonlinearity)
         self.factor = factor
 
@@ -196,8 +183,7 @@ class Scaled(ModifiedBackprop):
 @pytest.mark.parametrize('make, message', [
     (lambda: GuidedBackprop(None), 'GuidedBackprop: expected a function'),
     (lambda: ModifiedBackprop('relu'), r"expected.*got str \('relu'\)$"),
-    (lambda: Scaled(.5), r'Perhaps you meant Scaled\(rectify, factor=0.5\)'),
-    (lambda: gradmod.RectGrad(.5), r'RectGrad\(rectify, threshold=0.5\)'),
+    (lambda: Times(.5), r'Perhaps you meant Times\(rectify, factor=0.5\)'),
     (lambda: gradmod.GradientReversal(.5),
      r'Perhaps you meant GradientReversal\(factor=0.5\)'),
     (lambda: type('Nothing', (ModifiedBackprop,), {
@@ -208,41 +194,39 @@ def test_nonlinearity_must_be_callable(make, message):
         make()
 
 
-@pytest.mark.parametrize('name', ['L_op', 'R_op'])
-def test_methods_of_theanos_ops_are_refused(name):
-    # they would never be called
-    with pytest.raises(TypeError, match='Mine.%s.*define grad' % name):
-        type('Mine', (GuidedBackprop,), {name: lambda self, *args: None})
-    Mixin = type('Mixin', (), {name: None})
-    with pytest.raises(TypeError, match='define grad'):
-        type('Mine', (Mixin, ModifiedBackprop), {})
+def test_what_a_subclass_may_define():
+    for name in 'L_op', 'R_op':  # Theano's would never be called
+        with pytest.raises(TypeError, match=f'Mine.{name}.*define grad'):
+            type('Mine', (GuidedBackprop,), {name: lambda self, *args: None})
+        with pytest.raises(TypeError, match='define grad'):
+            type('Mine', (type('Mixin', (), {name: None}), ModifiedBackprop),
+                 {})
 
-
-def test_subclass_options_reach_the_next_class():
     class Keeper:
         def __init_subclass__(cls, key):
             cls.key = key
-    Mine = type('Mine', (ModifiedBackprop, Keeper), {}, key=3)
-    assert Mine.key == 3
+    assert type('Mine', (ModifiedBackprop, Keeper), {}, key=3).key == 3
+    Forgetful = type('Forgetful', (ModifiedBackprop,), {
+        '__init__': lambda self, factor: None})
+    with pytest.raises(TypeError, match=r'Forgetful.__init__: expected it to '
+                       r'call super\(\).__init__'):
+        Forgetful(2)(T.fvector())
+    with pytest.raises(NotImplementedError, match='ModifiedBackprop.*define'):
+        ModifiedBackprop(relu)(T.fmatrix())
 
 
 def test_around_another_nonlinearity():
-    rule = Scaled(relu, 3)
+    rule = Times(relu, 3)
     rule(T.fmatrix())
     other = rule.around(T.tanh)
     assert other.calls == 0 and other.ops == {} and rule.nonlinearity is relu
-    z = T.fmatrix('z')
-    y = other(z)
-    f = theano.function([z], [y, theano.grad(y.sum(), z)], mode=PY)
-    for got, want in zip(f(Z), [np.tanh(Z), np.full_like(Z, 3)]):
-        np.testing.assert_allclose(got, want, rtol=1e-6)
+    x, y = T.fmatrices('xy')
+    z = other(x)
+    check({x: Z}, [z, theano.grad(z.sum(), x)],
+          [np.tanh(Z), np.full_like(Z, 3)], rtol=1e-6)
     assert rule.calls == other.calls == 1 and len(rule.ops) == 1
     product = swapped_product.around(lambda x, y: x + y)
-    x, y = T.fmatrices('xy')
-    f = theano.function([x, y], theano.grad(product(x, y).sum(), [x, y]),
-                        mode=PY)
-    for got, want in zip(f(Z, W), [Z, W]):
-        np.testing.assert_array_equal(got, want)
+    check({x: Z, y: W}, theano.grad(product(x, y).sum(), [x, y]), [Z, W])
     assert pickle.loads(pickle.dumps(swapped_product.around(relu))
                         ).nonlinearity is relu
 
@@ -252,30 +236,16 @@ def test_calls_are_counted():
     assert rule.calls == 0
     for x in T.fmatrix(), T.fmatrix(), T.fvector(), T.ivector(), 3:
         rule(x)
-    assert rule.calls == 5
-    assert copy.deepcopy(rule).calls == 0  # has no ops, either
-
-
-@pytest.mark.parametrize('dtype', ['int8', 'int32', 'uint8', 'bool'])
-def test_integer_input_has_no_gradient_to_override(dtype):
-    # an integer is where a gradient ends: the plain nonlinearity
-    if dtype not in T.discrete_dtypes:
-        dtype = 'int8'  # Theano 0.9 has no bool
-    z = T.matrix('z', dtype)
-
-    def nonlinearity(z):
-        return T.maximum(z.astype('float32'), 0) * np.float32(1.5)
-    rule = GuidedBackprop(nonlinearity)
-    f = theano.function([z], rule(z), mode=PY)
-    np.testing.assert_array_equal(f(np.ones((2, 2), dtype)),
-                                  np.full((2, 2), 1.5))
-    assert rule.ops == {}
+    assert rule.calls == 5 and len(rule.ops) == 3  # an integer has none
+    for again in copy.deepcopy(rule), pickle.loads(pickle.dumps(rule)):
+        assert again.calls == 0 and again.ops == {}
+        assert again.nonlinearity is relu
+    assert rule.calls == 5 and len(rule.ops) == 3
 
 
 @pytest.mark.parametrize('returned, got', [
     (lambda z: None, 'NoneType'), (lambda z: [z, z], 'list'),
     (lambda z: z > 0, r'TensorType.*: cast it, by .astype\(x.dtype\)'),
-    (lambda z: z.astype('int32'), r'int32.*\.astype'),
     (lambda z: z * 1j, r'complex128, matrix\)$'), (lambda z: 3., 'float'),
     (lambda z: np.zeros(3), 'ndarray'),
     (lasagne.nonlinearities.LeakyRectify, 'LeakyRectify')])
@@ -302,7 +272,7 @@ def test_nonlinearity_may_return_a_list_of_one():
     (lambda z, g: z > 0, Z > 0), (lambda z, g: g.astype('float16'), W),
     (lambda z, g: g.astype('float64') * 2, 2 * W),
     (lambda z, g: T.cumsum(g, axis=0), np.cumsum(W, axis=0)),
-    (lambda z, g: g[:, ::-1], W[:, ::-1])])
+    (lambda z, g: [None], W * (Z > 0))])
 def test_grad_may_return(returned, expected):
     got = saliency(Returns(returned))(Z, W)
     assert got.dtype == 'float32'
@@ -314,13 +284,11 @@ def test_grad_may_return(returned, expected):
     (lambda z, g: (g, g), r'1 gradient\(s\), one for each input, got 2'),
     (lambda z, g: [], r'1 gradient\(s\), one for each input, got 0'),
     (lambda z, g: g.sum(axis=0), r'2 dimensions.*got.*float32, vector'),
-    (lambda z, g: g.dimshuffle(0, 1, 'x'), '2 dimensions.*got'),
     (lambda z, g: np.zeros(3), r'2 dimensions.*got.*vector'),
     (lambda z, g: g * 1j, 'real tensor.*got.*complex'),
     (lambda z, g: 1j, 'real tensor.*got.*complex'),
     (lambda z, g: 'g', "real tensor.*got str \\('g'\\)"),
     (lambda z, g: 10 ** 30, r'real tensor.*got int \(10'),
-    (lambda z, g: np.array([['g']]), 'real tensor.*got ndarray'),
     (lambda z, g: np.array([[None]]), 'real tensor.*got ndarray')])
 def test_grad_may_not_return(returned, message):
     rule = Returns(returned)
@@ -344,9 +312,7 @@ def test_gradient_of_another_shape_is_an_error_at_run_time(returned, mode):
 def test_shape_is_not_checked_at_run_time_where_it_is_sure():
     for returned in (lambda z, g: g * (z > 0) + 1, lambda z, g: z,
                      lambda z, g: g, lambda z, g: T.exp(z).zeros_like()):
-        z = T.fmatrix()
-        gradient = theano.grad(Returns(returned)(z).sum(), z)
-        f = theano.function([z], gradient, mode='FAST_COMPILE')
+        f = saliency(Returns(returned))
         assert not any('Assert' in str(n.op)
                        for n in f.maker.fgraph.toposort())
 
@@ -355,25 +321,17 @@ def test_shape_of_the_output_may_differ_from_that_of_the_input():
     # g then has another shape than z, and says nothing about the gradient's
     def nonlinearity(z):
         return T.nnet.relu(z)[:, :2]
-    rule = Returns(lambda z, g: g, nonlinearity)
-    z = T.fmatrix('z')
-    f = theano.function([z], theano.grad(rule(z).sum(), z), mode=PY)
-    with pytest.raises(AssertionError, match='dimension 1'):
-        f(Z)
-    row = T.frow()
-    wide = Returns(lambda z, g: g, lambda z: z + theano.shared(Z))(row)
-    f = theano.function([row], theano.grad(wide.sum(), row), mode=PY)
-    with pytest.raises(AssertionError, match=r'Returns\(.*dimension 0'):
-        f(Z[:1])
+    z, row = T.fmatrix(), T.frow()
+    for rule, x, value, i in [
+            (Returns(lambda z, g: g, nonlinearity), z, Z, 1),
+            (Returns(lambda z, g: g, lambda z: z + theano.shared(Z)), row,
+             Z[:1], 0)]:
+        f = theano.function([x], theano.grad(rule(x).sum(), x), mode=PY)
+        with pytest.raises(AssertionError, match=f'dimension {i}'):
+            f(value)
     rule = Returns(lambda z, g: T.set_subtensor(z.zeros_like()[:, :2], g),
                    nonlinearity)
-    f = theano.function([z], theano.grad(rule(z).sum(), z), mode=PY)
-    np.testing.assert_array_equal(f(Z), [[1, 1, 0], [1, 1, 0]])
-
-
-def test_base_class_says_what_to_define():
-    with pytest.raises(NotImplementedError, match='ModifiedBackprop.*define'):
-        ModifiedBackprop(relu)(T.fmatrix())
+    check({z: Z}, [theano.grad(rule(z).sum(), z)], [[[1, 1, 0], [1, 1, 0]]])
 
 
 def test_disconnected_on_request():
@@ -383,9 +341,7 @@ def test_disconnected_on_request():
         theano.grad(rule(z).sum(), z)
     zeros = theano.grad(rule(z).sum(), z, disconnected_inputs='ignore')
     other = theano.grad((rule(z) + 2 * z).sum(), z)  # the other way counts
-    f = theano.function([z], [zeros, other], mode=PY)
-    for got, want in zip(f(Z), [0 * Z, 0 * Z + 2]):
-        np.testing.assert_array_equal(got, want)
+    check({z: Z}, [zeros, other], [0 * Z, 0 * Z + 2])
 
 
 def test_an_error_in_grad_arrives_as_it_is():
@@ -400,90 +356,30 @@ def test_an_error_in_grad_arrives_as_it_is():
 
 # What a nonlinearity and a rule may carry
 
-@modes
-def test_shared_parameter_of_the_nonlinearity(mode):
-    slope = theano.shared(np.float32([.1, .2, .3]), 'slope')
-    z, w = T.fmatrices('zw')
-    y = GuidedBackprop(lambda z: T.switch(z > 0, z, slope * z))(z)
-    dz, dslope = theano.grad((y * w).sum(), [z, slope])
-    f = theano.function([z, w], [y, dz, dslope], mode=mode)
-    for value in [.1, .2, .3], [1, 2, 3]:
-        slope.set_value(np.float32(value))
-        got = f(Z, W)
-        np.testing.assert_allclose(got[0], np.where(Z > 0, Z, Z * value),
-                                   rtol=1e-6)
-        np.testing.assert_array_equal(got[1], GUIDED)
-        np.testing.assert_allclose(got[2], (W * Z * (Z <= 0)).sum(axis=0))
-
-
-@modes
-def test_symbolic_variables_in_the_closure(mode):
-    threshold = T.fscalar('threshold')
-    doubled = threshold * 2
-    z, w = T.fmatrices('zw')
-    y = GuidedBackprop(lambda z: T.maximum(z, doubled * 3))(z)
-    # with respect to the root and to the captured intermediate value
-    gradients = theano.grad((y * w).sum(), [z, threshold, doubled])
-    f = theano.function([z, w, threshold], [y] + gradients, mode=mode)
-    got = f(Z, W, .5)
-    below = Z < 3
-    np.testing.assert_array_equal(got[0], np.maximum(Z, 3))
-    np.testing.assert_array_equal(got[1], GUIDED)
-    np.testing.assert_allclose(got[2], 6 * W[below].sum())
-    np.testing.assert_allclose(got[3], 3 * W[below].sum())
-
-
-@pytest.mark.usefixtures('no_compiler')
-def test_variables_in_the_rule_inside_scan():
-    factor, scale = T.fscalar('factor'), theano.shared(np.float32(2))
-    rule = Returns(lambda z, g: g * factor * scale,
-                   lambda z: T.tanh(z * scale + factor))
-    z = T.fmatrix('z')
-    h, _ = theano.scan(lambda row, h: rule(row + h), sequences=z,
-                       outputs_info=T.zeros_like(z[0]))
-    dz, dscale = theano.grad(h[-1].sum(), [z, scale])
-    f = theano.function([z, factor], [dz, dscale], mode=PY)
-    k = np.float32(.3)
-    got = f(Z, k)
-    np.testing.assert_allclose(
-        got[0], np.array([[(2 * k) ** 2] * 3, [2 * k] * 3]), rtol=1e-5)
-    # the true gradient with respect to scale, through the rule's own past
-    h0 = np.tanh(2 * Z[0] + k)
-    s1 = Z[1] + h0
-    d1 = (1 - np.tanh(2 * s1 + k) ** 2) * s1
-    d0 = 2 * k * (1 - h0 ** 2) * Z[0]
-    np.testing.assert_allclose(got[1], (d0 + d1).sum(), rtol=1e-4)
-
-
 def test_integer_variables_in_the_closure():
-    n = theano.shared(np.int64(3))
-    z = T.fmatrix('z')
+    n, z = theano.shared(np.int64(3)), T.fmatrix('z')
     y = GuidedBackprop(lambda z: z * T.arange(n).astype('float32'))(z)
-    f = theano.function([z], [y, theano.grad(y.sum(), z)], mode=PY)
-    value, gradient = f(Z)
-    np.testing.assert_array_equal(value, Z * [0, 1, 2])
-    np.testing.assert_array_equal(gradient, Z > 0)
+    check({z: Z}, [y, theano.grad(y.sum(), z)], [Z * [0, 1, 2], Z > 0])
 
 
 @pytest.mark.parametrize('streams', [MRG_RandomStreams, RandomStreams])
 def test_random_draws(streams):
-    random = streams(1)
-    message = r'^%s\(.*draws random numbers.*draw outside'
-    with pytest.raises(ValueError, match=message % 'GuidedBackprop'):
-        GuidedBackprop(lambda z: z * random.uniform(size=z.shape))(T.fmatrix())
-    with pytest.raises(ValueError, match=message % 'Returns'):
-        Returns(lambda z, g: g + random.normal(size=z.shape))(T.fmatrix())
-    with pytest.raises(ValueError, match=message % 'GuidedBackprop'):
-        GuidedBackprop(lambda z: theano.scan(
-            lambda row: row * random.uniform(size=row.shape), z)[0])(T.fmatrix())
+    random, z = streams(1), T.fmatrix('z')
+    for rule in [
+            GuidedBackprop(lambda z: z * random.uniform(size=z.shape)),
+            Returns(lambda z, g: g + random.normal(size=z.shape)),
+            GuidedBackprop(lambda z: theano.scan(
+                lambda row: row * random.uniform(size=row.shape), z)[0])]:
+        with pytest.raises(ValueError, match=r'^%s\(.*draws random numbers.*'
+                           'draw outside' % type(rule).__name__):
+            rule(z)
     # a draw made outside is a captured variable
-    z = T.fmatrix('z')
     mask = T.cast(random.uniform(size=(2, 3)) < .5, 'float32')
     y = GuidedBackprop(lambda z: T.nnet.relu(z) * mask)(z)
     f = theano.function([z], [y, mask], mode=PY)
     first, second = f(Z), f(Z)
-    np.testing.assert_array_equal(first[0], np.maximum(Z, 0) * first[1])
-    np.testing.assert_array_equal(second[0], np.maximum(Z, 0) * second[1])
+    for got, drawn in first, second:
+        np.testing.assert_array_equal(got, np.maximum(Z, 0) * drawn)
     assert (first[1] != second[1]).any()
 
 
@@ -496,92 +392,10 @@ def test_updates_are_refused_where_they_are_made():
         return nonlinearity
     for update in (lambda count, z: count + 1,
                    lambda count, z: z.sum()):  # refers to the stand-in
-        with pytest.raises(ValueError, match='has an update'):
-            GuidedBackprop(with_update(update))(T.fmatrix())
-        with pytest.raises(ValueError, match='has an update'):
-            Returns(lambda z, g: with_update(update)(g))(T.fmatrix())
-
-
-# Test values, pickles, copies, threads
-
-@pytest.mark.parametrize('setting', ['raise', 'warn'])
-@pytest.mark.usefixtures('no_compiler')
-def test_test_values(setting, recwarn):
-    z, w = T.fmatrices('zw')
-    z.tag.test_value, w.tag.test_value = Z, W
-    threshold = T.fscalar('threshold')
-    threshold.tag.test_value = np.float32(.5)
-    with change_flags(compute_test_value=setting):
-        doubled = threshold * 2
-        rule = GuidedBackprop(lambda z: T.maximum(z, doubled))
-        y = rule(rule(z) - 2)
-        dz, dt = theano.grad((y * w).sum(), [z, threshold])
-        d2 = theano.grad((dz * w).sum(), w)
-    inner = np.maximum(Z, 1) - 2
-    value = np.maximum(inner, 1)
-    np.testing.assert_array_equal(y.tag.test_value, value)
-    gate = (inner > 0) & (W > 0) & (Z > 0)
-    np.testing.assert_array_equal(dz.tag.test_value, W * gate)
-    assert dt.tag.test_value.shape == ()
-    np.testing.assert_array_equal(d2.tag.test_value, 2 * W * gate)
-    assert not [w for w in recwarn if 'test value' in str(w.message)]
-
-
-@pytest.mark.usefixtures('no_compiler')
-def test_op_made_without_test_values_serves_with_them():
-    rule = GuidedBackprop(relu)
-    rule(T.fmatrix())
-    z = T.fmatrix('z')
-    z.tag.test_value = Z
-    with change_flags(compute_test_value='raise'):
-        dz = theano.grad(rule(z).sum(), z)
-    np.testing.assert_array_equal(dz.tag.test_value, Z > 0)
-
-
-@pytest.mark.usefixtures('no_compiler')
-def test_a_rule_within_a_rule_leaves_theanos_flags_as_they_were():
-    # change_flags as a decorator keeps the last call's old values alone
-    z = T.fmatrix('z')
-    z.tag.test_value = Z
-    inner = GuidedBackprop(relu)
-    with change_flags(compute_test_value='raise'):
-        outer = DeconvNet(lambda z: inner(z) - inner(-z.sum(0)))
-        y = outer(z)
-        assert theano.config.compute_test_value == 'raise'
-        dz = theano.grad(y.sum(), z)
-    np.testing.assert_array_equal(
-        y.tag.test_value, np.maximum(Z, 0) - np.maximum(-Z.sum(0), 0))
-    np.testing.assert_array_equal(dz.tag.test_value, np.ones_like(Z))
-
-
-def test_wrapper_pickles_before_and_after_use():
-    rule = GuidedBackprop(relu)
-    for _ in range(2):
-        again = pickle.loads(pickle.dumps(rule))
-        assert type(again) is GuidedBackprop
-        assert again.nonlinearity is relu and again.ops == {}
-        np.testing.assert_array_equal(saliency(again)(Z, W), GUIDED)
-        assert copy.deepcopy(rule).nonlinearity is relu
-        rule(T.fmatrix())
-    assert len(rule.ops) == 1  # pickling leaves the original alone
-
-
-@pytest.mark.parametrize('mode', [PY, OPAQUE], ids=['expanded', 'opaque'])
-def test_compiled_function_pickles_into_another_process(mode, tmp_path):
-    slope = theano.shared(np.float32(.5), 'slope')
-    # a lambda does not pickle, but nothing of it is left in the graph
-    f = saliency(GuidedBackprop(lambda z: T.maximum(z, slope * z)), mode)
-    path = tmp_path / 'function.pkl'
-    path.write_bytes(pickle.dumps(f, -1))
-    np.testing.assert_array_equal(copy.deepcopy(f)(Z, W), GUIDED)
-    code = ('import gradmod, pickle, sys, numpy as np\n'
-            'f = pickle.load(open(sys.argv[1], "rb"))\n'
-            'z, w = np.array(eval(sys.argv[2]), "float32")\n'
-            'print(f(z, w).tolist())')
-    out = subprocess.check_output(
-        [sys.executable, '-c', code, str(path),
-         repr([Z.tolist(), W.tolist()])])
-    assert eval(out) == GUIDED.tolist()
+        for rule in (GuidedBackprop(with_update(update)),
+                     Returns(lambda z, g: with_update(update)(g))):
+            with pytest.raises(ValueError, match='has an update'):
+                rule(T.fmatrix())
 
 
 def test_rule_that_refers_to_an_unpickled_variable():
@@ -596,9 +410,8 @@ def test_rule_that_refers_to_an_unpickled_variable():
         return result
     y = GuidedBackprop(nonlinearity)(z)
     assert y.owner.inputs == [z, h]
-    f = theano.function([z, x, w], theano.grad((y + h ** 2).sum(), h), mode=PY)
-    np.testing.assert_allclose(
-        f(Z, Z, W / 10), np.maximum(Z, 0) + 2 * np.exp(Z * W / 10), rtol=1e-5)
+    check({z: Z, x: Z, w: W / 10}, [theano.grad((y + h ** 2).sum(), h)],
+          [np.maximum(Z, 0) + 2 * np.exp(Z * W / 10)], rtol=1e-5)
 
 
 def test_two_threads_first_use_one_wrapper():
@@ -608,26 +421,22 @@ def test_two_threads_first_use_one_wrapper():
         started.wait(30)  # both are inside, whatever the scheduler does
         return T.nnet.relu(z)
     rule = GuidedBackprop(nonlinearity)
-    inputs = [T.fmatrix(), T.fmatrix()]
-    outputs = [None, None]
-
-    def use(i):
-        outputs[i] = rule(inputs[i])
-    threads = [threading.Thread(target=use, args=(i,)) for i in range(2)]
+    inputs, outputs = T.fmatrices('xy'), {}
+    threads = [threading.Thread(
+        target=lambda x: outputs.update({x: rule(x)}), args=(x,))
+        for x in inputs]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(rule.ops) == 1
-    assert outputs[0].owner.op is outputs[1].owner.op
+    assert len(rule.ops) == 1 and len(outputs) == 2
+    assert len({y.owner.op for y in outputs.values()}) == 1
     assert theano.config.compute_test_value == 'off'
-    for z, y in zip(inputs, outputs):
+    for z, y in outputs.items():
         w = T.fmatrix('w')
-        f = theano.function([z, w], theano.grad((y * w).sum(), z), mode=PY)
-        np.testing.assert_array_equal(f(Z, W), GUIDED)
+        check({z: Z, w: W}, [theano.grad((y * w).sum(), z)], [GUIDED])
 
 
-@pytest.mark.usefixtures('no_compiler')
 def test_test_values_of_what_a_rule_computes_from_what_it_refers_to():
     # once made while they are off; the gradients go through these, too
     z = T.fvector('z')
@@ -636,7 +445,7 @@ def test_test_values_of_what_a_rule_computes_from_what_it_refers_to():
     used = GuidedBackprop(lambda z: T.maximum(z, z * T.exp(T.sqr(slope))))
     used(T.fvector())
     with change_flags(compute_test_value='raise'):
-        new = Scaled(lambda z: z, T.exp(T.sqr(slope)))
+        new = Times(lambda z: z, T.exp(T.sqr(slope)))
         for rule, factor in [(used, np.exp(.25)), (new, 1)]:
             y = rule(z)
             np.testing.assert_allclose(
@@ -669,33 +478,13 @@ def test_what_is_captured_may_be_computed_from_one_another(mode):
     k = h * w
     rule = Returns(lambda z, g: g * k, lambda z: z * h + T.sqr(w) + k)
     z, v = T.fvector('z'), T.fvector('v')
-    y = rule(z)
-    first = theano.grad((v * y).sum(), [w, h, z])
+    first = theano.grad((v * rule(z)).sum(), [w, h, z])
     second = theano.grad(first[2].sum(), w)
-    f = theano.function([z, v], first + [second], mode=mode)
     th = np.tanh(W[0])
     dh = 1 - th ** 2
-    for got, want in zip(f(Z[0], Z[1]), [
-            Z[1] * (Z[0] * dh + 2 * W[0] + dh * W[0] + th),
-            Z[1] * (Z[0] + W[0]), Z[1] * th * W[0],
-            Z[1] * (dh * W[0] + th)]):
-        np.testing.assert_allclose(got, want, rtol=1e-5)
-
-
-# theano.grad's ways
-
-def test_nested_overrides():
-    # the inner override is what the outer's true gradient would use
-    z, w = T.fmatrices('zw')
-    inner = Returns(lambda z, g: 3 * g)
-    through = Returns(lambda z, g: theano.grad(
-        None, z, known_grads={inner(z): g}), inner)
-    f = theano.function([z, w], theano.grad((through(z) * w).sum(), z),
-                        mode=FAST)
-    np.testing.assert_array_equal(f(Z, W), 3 * W)
-    f = saliency(DeconvNet(inner), FAST)
-    np.testing.assert_array_equal(
-        f(Z, W), reference.elementwise(reference.deconv, Z, W))
+    check({z: Z[0], v: Z[1]}, first + [second], [
+        Z[1] * (Z[0] * dh + 2 * W[0] + dh * W[0] + th), Z[1] * (Z[0] + W[0]),
+        Z[1] * th * W[0], Z[1] * (dh * W[0] + th)], mode, rtol=1e-5)
 
 
 def test_second_and_third_derivative_differentiate_the_expression():
@@ -705,10 +494,8 @@ def test_second_and_third_derivative_differentiate_the_expression():
     first = theano.grad(rule(z).sum(), z)
     second = theano.grad(first.sum(), z)
     third = theano.grad(second.sum(), z)
-    f = theano.function([z], [first, second, third], mode=PY)
-    got = f(Z.astype('float64'))
-    for value, want in zip(got, [Z ** 2, 2 * Z, 2 + 0 * Z]):
-        np.testing.assert_allclose(value, want)
+    check({z: Z.astype('float64')}, [first, second, third],
+          [Z ** 2, 2 * Z, 2 + 0 * Z])
 
 
 # override_gradient
@@ -732,16 +519,21 @@ def swapped_product(x, y):
     return x * y
 
 
+class Product(ModifiedBackprop):
+    """The gradients of x y, each times the other."""
+
+    def grad(self, inputs, out_grads):
+        return _swap(inputs, out_grads)
+
+
 @modes
-def test_override_of_a_function_of_two(mode):
+def test_a_function_of_two(mode):
     x, y = T.fmatrices('xy')
-    out = swapped_product(x, y)
-    f = theano.function([x, y], [out] + theano.grad(out.sum(), [x, y]),
-                        mode=mode)
-    for got, want in zip(f(Z, W), [Z * W, Z, W]):
-        np.testing.assert_array_equal(got, want)
-    assert swapped_product.__doc__.startswith('x y')
-    assert repr(swapped_product) == 'override_gradient(swapped_product, _swap)'
+    for rule in swapped_product, pickle.loads(pickle.dumps(Product(_product))):
+        out = rule(x, y)
+        check({x: Z, y: W}, [out] + theano.grad(out.sum(), [x, y]),
+              [Z * W, Z, W], mode)
+        assert [len(key) for key in rule.ops] == [2]
 
 
 def test_none_means_the_true_gradient():
@@ -749,13 +541,7 @@ def test_none_means_the_true_gradient():
         lambda x, y: x * y ** 2,
         lambda inputs, out_grads: [None, inputs[1].zeros_like()])
     x, y = T.fmatrices('xy')
-    f = theano.function([x, y], theano.grad(g(x, y).sum(), [x, y]), mode=PY)
-    dx, dy = f(Z, W)
-    np.testing.assert_array_equal(dx, W ** 2)
-    np.testing.assert_array_equal(dy, Z * 0)
-    f = saliency(Returns(lambda z, g: [None]))
-    np.testing.assert_array_equal(
-        f(Z, W), reference.elementwise(reference.plain, Z, W))
+    check({x: Z, y: W}, theano.grad(g(x, y).sum(), [x, y]), [W ** 2, Z * 0])
     # an input that the function ignores is disconnected, not zero
     ignores = gradmod.override_gradient(lambda x, y: 2 * x,
                                         lambda i, g: [None, None])
@@ -763,21 +549,25 @@ def test_none_means_the_true_gradient():
         theano.grad(ignores(x, y).sum(), y)
 
 
-def test_true_gradients_on_request():
+def test_true_gradients_and_outputs_on_request():
     def clip(inputs, out_grads, true_grads):
         return [T.clip(t, -1, 1) for t in true_grads]
 
     class Clip(ModifiedBackprop):
         def grad(self, inputs, out_grads, true_grads):
             return clip(inputs, out_grads, true_grads)
-    x, y = T.fmatrices('xy')
-    out = gradmod.override_gradient(lambda x, y: x * y, clip)(x, y)
-    f = theano.function([x, y], theano.grad(out.sum(), [x, y]), mode=PY)
-    dx, dy = f(Z, W)
-    np.testing.assert_array_equal(dx, np.clip(W, -1, 1))
-    np.testing.assert_array_equal(dy, np.clip(Z, -1, 1))
     np.testing.assert_array_equal(saliency(Clip(relu))(Z, W),
                                   np.clip(W, -1, 1) * (Z > 0))
+    x, y = T.fmatrices('xy')
+    for grad, want in [
+            (clip, [np.clip(W, -1, 1), np.clip(Z, -1, 1)]),
+            (lambda i, g, outputs: [outputs[0] * g[0], None], [Z * W, Z])]:
+        out = gradmod.override_gradient(_product, grad)(x, y)
+        check({x: Z, y: W}, theano.grad(out.sum(), [x, y]), want)
+    # also where the output is the input
+    identity = gradmod.override_gradient(lambda x: x,
+                                         lambda i, g, outputs: outputs)
+    np.testing.assert_array_equal(saliency(identity)(Z, W), Z)
 
 
 def test_a_rule_that_extends_another():
@@ -785,58 +575,7 @@ def test_a_rule_that_extends_another():
         def grad(self, inputs, out_grads):
             (g,) = super().grad(inputs, out_grads)
             return (g / 2,)
-    np.testing.assert_array_equal(
-        saliency(Half(relu))(Z, W),
-        reference.elementwise(reference.guided, Z, W) / 2)
-
-
-def test_init_without_that_of_the_base():
-    class Forgetful(ModifiedBackprop):
-        def __init__(self, factor):
-            self.factor = factor
-    with pytest.raises(TypeError, match=r'Forgetful.__init__: expected it to '
-                       r'call super\(\).__init__'):
-        Forgetful(2)(T.fvector())
-
-
-class Product(ModifiedBackprop):
-    """The gradients of x y, each times the other."""
-
-    def grad(self, inputs, out_grads):
-        assert len(inputs) == 2 and len(out_grads) == 1
-        return _swap(inputs, out_grads)
-
-
-@modes
-def test_class_of_a_function_of_two(mode):
-    rule = pickle.loads(pickle.dumps(Product(_product)))
-    x, y, v = T.fmatrices('xyv')
-    out = rule(x, y)
-    dx, dy = theano.grad((out * v).sum(), [x, y])
-    dxx, dxv = theano.grad(dx.sum(), [x, v])  # of g x
-    rows, _ = theano.scan(rule, [x, y])
-    scanned = theano.grad((rows * v).sum(), [x, y])
-    f = theano.function([x, y, v], [out, dx, dy, dxx, dxv, rows] + scanned,
-                        mode=mode, on_unused_input='ignore')
-    V = Z - 2 * W
-    for got, want in zip(f(Z, W, V), [Z * W, V * Z, V * W, V, Z, Z * W,
-                                      V * Z, V * W]):
-        np.testing.assert_array_equal(got, want)
-    assert [len(key) for key in rule.ops] == [2, 2]
-
-
-def test_outputs_on_request():
-    x, y = T.fmatrices('xy')
-    times = gradmod.override_gradient(
-        lambda x, y: x * y, lambda i, g, outputs: [outputs[0] * g[0], None])
-    dx, dy = theano.grad(times(x, y).sum(), [x, y])
-    f = theano.function([x, y], [dx, dy], mode=PY)
-    for got, want in zip(f(Z, W), [Z * W, Z]):
-        np.testing.assert_array_equal(got, want)
-    # also where the output is the input
-    identity = gradmod.override_gradient(lambda x: x,
-                                         lambda i, g, outputs: outputs)
-    np.testing.assert_array_equal(saliency(identity)(Z, W), Z)
+    np.testing.assert_array_equal(saliency(Half(relu))(Z, W), GUIDED / 2)
 
 
 @theano.compile.ops.as_op(itypes=[T.fmatrix, T.fmatrix], otypes=[T.fmatrix])
@@ -845,16 +584,13 @@ def without_gradient(x, y):
 
 
 def test_function_that_theano_cannot_differentiate():
-    x, y = T.fmatrices('xy')
+    x, y, n = T.fmatrix('x'), T.fmatrix('y'), T.imatrix('n')
+    values = {x: Z, y: W, n: W.astype('int32')}
     g = gradmod.override_gradient(without_gradient, _swap)
-    f = theano.function([x, y], theano.grad(g(x, y).sum(), [x, y]), mode=PY)
-    for got, want in zip(f(Z, W), [Z, W]):
-        np.testing.assert_array_equal(got, want)
+    check(values, theano.grad(g(x, y).sum(), [x, y]), [Z, W])
     # nor with respect to what is captured, unless somebody asks for that
     g = gradmod.override_gradient(lambda x: without_gradient(x, y), _pass_on)
-    f = theano.function([x, y], theano.grad(g(x).sum(), x), mode=PY,
-                        on_unused_input='ignore')
-    np.testing.assert_array_equal(f(Z, W), Z * 0 + 1)
+    check(values, [theano.grad(g(x).sum(), x)], [Z * 0 + 1])
     with pytest.raises(theano.gradient.NullTypeGradError,
                        match='override_gradient.*cannot be differentiated'):
         theano.grad(g(x).sum(), y)
@@ -865,45 +601,29 @@ def test_function_that_theano_cannot_differentiate():
         with pytest.raises((AttributeError, NotImplementedError)):  # Theano's
             g(x, y)
     # but an integer needs none
-    n = T.imatrix('n')
     g = gradmod.override_gradient(lambda x, n: without_gradient(
         x, n.astype('float32')), lambda i, g: [g[0], None])
-    f = theano.function([x, n], theano.grad(g(x, n).sum(), x), mode=PY,
-                        on_unused_input='ignore')
-    np.testing.assert_array_equal(f(Z, W.astype('int32')), Z * 0 + 1)
+    check(values, [theano.grad(g(x, n).sum(), x)], [Z * 0 + 1])
 
 
 def test_integer_inputs_of_a_function():
     x, n = T.fmatrix('x'), T.lscalar('n')
-    g = gradmod.override_gradient(
-        lambda x, n: x * n, lambda inputs, out_grads: [out_grads[0] * 5, None])
-    f = theano.function([x, n], [g(x, n), theano.grad(
-        g(x, n).sum(dtype='float64').astype('float32'), x)], mode=PY)
-    value, gradient = f(Z, 3)
-    np.testing.assert_array_equal(value, 3 * Z)
-    np.testing.assert_array_equal(gradient, np.full_like(Z, 5))
-    assert g(n, n).dtype == 'int64'  # nothing to override
-
-
-def test_gradient_of_an_integer():
-    x, n = T.fmatrix('x'), T.lscalar('n')
 
     def product(gradient):
         return gradmod.override_gradient(
-            lambda x, n: x * n, lambda i, g: [g[0], gradient(i[1])])(x, n)
+            lambda x, n: x * n, lambda i, g: [g[0] * 5, gradient(i[1])])
     for returned in (lambda n: None, lambda n: n.zeros_like(), lambda n: 0.,
                      lambda n: T.zeros(()),
                      lambda n: theano.gradient.disconnected_type()):
-        dx, dn = theano.grad(product(returned).sum(dtype='float64'), [x, n])
-        f = theano.function([x, n], [dx, dn], mode=PY,
-                            on_unused_input='ignore')
-        got, zero = f(Z, 3)
-        np.testing.assert_array_equal(got, Z * 0 + 1)
-        assert zero == 0 and zero.dtype == theano.config.floatX
+        y = product(returned)(x, n)
+        dx, dn = theano.grad(y.sum(dtype='float64'), [x, n])
+        check({x: Z, n: 3}, [y, dx, dn], [3 * Z, Z * 0 + 5, 0])
+        assert dn.dtype == theano.config.floatX
+    assert product(returned)(n, n).dtype == 'int64'  # nothing to override
     for returned in lambda n: .5, lambda n: n, lambda n: n * 0.:
         with pytest.raises(TypeError, match='expected None for the input of '
                            'dtype int64'):
-            product(returned)
+            product(returned)(x, n)
 
 
 def test_gradients_are_checked_one_by_one():
@@ -938,6 +658,15 @@ def test_override_of_module_level_functions_pickles():
     assert copy.deepcopy(swapped_product) is swapped_product
 
 
+@pytest.mark.parametrize('mode', [PY, OPAQUE], ids=['expanded', 'opaque'])
+def test_a_compiled_function_pickles(mode):
+    # a lambda does not, but nothing of it is left in the graph
+    slope = theano.shared(np.float32(.5))
+    f = saliency(GuidedBackprop(lambda z: T.maximum(z, slope * z)), mode)
+    again = pickle.loads(pickle.dumps(f, -1))
+    np.testing.assert_array_equal(again(Z, W), GUIDED)
+
+
 @pytest.mark.parametrize('f', [
     lambda x, y: 2 * x, lambda x, y: 2 * x + y.shape[0] * 0,
     lambda x, y: 2 * x + theano.gradient.disconnected_grad(y * 0)])
@@ -945,9 +674,7 @@ def test_the_true_gradient_of_what_is_disconnected(f):
     x, y = T.fmatrices('xy')
     out = gradmod.override_gradient(f, lambda xs, gs: [gs[0] * 3, None])(x, y)
     dx, dy = theano.grad(out.sum(), [x, y], disconnected_inputs='ignore')
-    values = theano.function([x, y], [out, dx, dy], mode=PY)(Z, W)
-    for got, expected in zip(values, [2 * Z, np.full_like(Z, 3), 0 * W]):
-        np.testing.assert_array_equal(got, expected)
+    check({x: Z, y: W}, [out, dx, dy], [2 * Z, np.full_like(Z, 3), 0 * W])
     with pytest.raises(theano.gradient.DisconnectedInputError):
         theano.grad(out.sum(), y)
 
@@ -967,19 +694,7 @@ def test_the_true_gradient_of_what_has_none():
     out = gradmod.override_gradient(
         lambda x, y: x * NotImplementedGradient()(y),
         lambda xs, gs: [gs[0] * 3, None])(x, y)
-    f = theano.function([x, y], [out, theano.grad(out.sum(), x)], mode=PY)
-    value, gradient = f(Z, W)
-    np.testing.assert_array_equal(value, Z * (W + 1))
-    np.testing.assert_array_equal(gradient, np.full_like(Z, 3))
+    check({x: Z, y: W}, [out, theano.grad(out.sum(), x)],
+          [Z * (W + 1), np.full_like(Z, 3)])
     with pytest.raises(theano.gradient.NullTypeGradError):
         theano.grad(out.sum(), y)
-
-
-def test_a_name_of_its_own():
-    # as Keras needs one, to find an activation again in a saved model
-    rule = gradmod.GuidedBackprop(T.nnet.relu)
-    assert rule.__name__ == repr(rule) == 'GuidedBackprop(relu)'
-    rule.__name__ = 'guided'
-    assert rule.__name__ == 'guided' and repr(rule) == 'GuidedBackprop(relu)'
-    assert pickle.loads(pickle.dumps(rule)).__name__ == 'guided'
-    assert gradmod.GuidedBackprop.__name__ == 'GuidedBackprop'

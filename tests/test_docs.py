@@ -12,8 +12,8 @@ import gradmod
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MODULES = ['gradmod.' + m.name for m in pkgutil.iter_modules(gradmod.__path__)]
 FOR_USERS = {'gradmod.' + name for name in (
-    'base', 'check', 'expression', 'lrp', 'methods', 'network', 'plot',
-    'rules', 'saliency', 'sanity')}
+    'base', 'check', 'expression', 'lrp', 'methods', 'network', 'pattern',
+    'plot', 'rules', 'saliency', 'sanity')}
 
 
 linkers = pytest.mark.parametrize('linker', [

@@ -33,6 +33,7 @@ def run(program, *args):
     ('digits.py', ['--images', '0'], 'whole number from 1 to 32'),
     ('digits.py', ['--output', 'nowhere/digits.png'], 'no folder'),
     ('sanity_check.py', ['--images', '0'], 'whole number from 1 to 400'),
+    ('text.py', ['--output', 'text.gif'], '.html or .png or .pdf or .svg'),
     ('imagenet.py', [], '--weights'),
     ('imagenet.py', ['--weights', 'nowhere.net'], 'nowhere.net'),
     ('imagenet.py', ['--weights', __file__],
@@ -181,6 +182,27 @@ def test_training_through_a_sign():
 def test_training_against_a_classifier_of_domains():
     _, without, source, target = accuracies('domain_adversarial.py')
     assert source > 93 and target > without + 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('ending', ['html', 'png'])
+def test_words_are_found(load, ending, tmp_path):
+    path = tmp_path / f'text.{ending}'
+    code, out, err = run('text.py', '--output', str(path))
+    assert code == 0, err
+    accuracy, times_input, gradient, chance = [
+        float(number) for number in re.findall(r'([0-9.]+) %', out)]
+    assert accuracy > 97 and times_input > 95 and gradient > 2 * chance
+    if ending == 'png':
+        assert path.read_bytes()[1:4] == b'PNG'
+        return
+    bad, _, good = load('text').ADJECTIVES
+    lines = path.read_text().splitlines()
+    assert len(lines) == 8
+    for line in lines:
+        words = re.findall('title="([^"]+)"[^>]*>([^<]+)<', line)
+        value, word = max(words, key=lambda pair: abs(float(pair[0])))
+        assert word in (good if float(value) > 0 else bad)
 
 
 @pytest.mark.slow

@@ -9,10 +9,9 @@ from gradmod._theano import Constant, ancestors, change_flags
 from gradmod.graphs import (captured_variables, conform, flags, graft,
                             inputs_of, parents_since, true_gradients, walk)
 
+from .test_base import PY, W, Z, check
+
 pytestmark = pytest.mark.usefixtures('no_compiler')
-PY = theano.Mode(linker='py', optimizer='fast_compile')
-Z = np.array([[-1, 2, -3], [4, -5, 6]], 'float32')
-W = np.array([[1, 2, 3], [-4, -5, 6]], 'float32')
 
 
 def test_walk_is_nearest_first_and_once():
@@ -55,12 +54,7 @@ def test_graft_copies_what_lies_between_and_nothing_else():
     constants = [v for v in ancestors([out])
                  if isinstance(v, Constant)]
     assert constants and not found & set(constants)
-    f = theano.function([x, b], copy, mode=PY)
-    np.testing.assert_allclose(f(Z, W), np.tanh(np.exp(Z) * W + 2), rtol=1e-6)
-
-
-def test_graft_of_a_key_is_its_value():
-    a, x = T.fmatrices('ax')
+    check({x: Z, b: W}, [copy], [np.tanh(np.exp(Z) * W + 2)], rtol=1e-6)
     assert graft([a, x], {a: x}) == [x, x]
 
 
@@ -79,9 +73,8 @@ def test_graft_keeps_a_key_whose_node_is_copied():
     maximum, argmax = T.max_and_argmax(a, axis=1)
     for out in argmax + maximum, maximum + argmax:
         (copy,) = graft([out], {maximum: x[0]})
-        f = theano.function([a, x], copy, mode=PY)
-        np.testing.assert_array_equal(f(Z, 9 * W[:, :2]), 9 * W[0, :2]
-                                      + Z.argmax(axis=1))
+        check({a: Z, x: 9 * W[:, :2]}, [copy],
+              [9 * W[0, :2] + Z.argmax(axis=1)])
 
 
 def test_graft_computes_test_values_when_asked():
@@ -141,6 +134,4 @@ def test_true_gradients_of_what_is_disconnected():
     dx, none = true_gradients(y, [x, other], g, 'Disconnected')
     assert isinstance(none.type, theano.gradient.DisconnectedType)
     dx, zero = true_gradients(y, [x, other], g, 'zero')
-    f = theano.function([x, g, other], [dx, zero], mode=PY)
-    for got, want in zip(f(Z, W, W), [2 * Z * W, 0 * Z]):
-        np.testing.assert_array_equal(got, want)
+    check({x: Z, g: W, other: W}, [dx, zero], [2 * Z * W, 0 * Z])

@@ -26,6 +26,24 @@ def log_by_hand(z):
     return z - T.log(T.exp(z).sum(axis=1, keepdims=True))
 
 
+def minus_log_sum_exp(z):
+    m = z.max(axis=1, keepdims=True)
+    return z - (m + T.log(T.exp(z - m).sum(axis=1, keepdims=True)))
+
+
+@pytest.mark.parametrize('form', {**SOFTMAXES, **SIGMOIDS})
+def test_what_is_looked_for(form):
+    z = X.dot(P)
+    sigmoid, e = 1 / (1 + np.exp(-z)), np.exp(z)
+    softmax = e / e.sum(axis=1, keepdims=True)
+    want = (sigmoid if form in SIGMOIDS else
+            np.log(softmax) if 'log' in form else softmax)
+    x = T.dmatrix('x')
+    got = {**SOFTMAXES, **SIGMOIDS}[form](x).eval({x: z})
+    rough = '_sigmoid' in form  # Theano's approximations
+    np.testing.assert_allclose(got, want, atol=.2 if rough else 1e-12)
+
+
 @pytest.mark.parametrize('output', [
     lambda z: T.nnet.softmax(z + B),
     lambda z: T.nnet.nnet.softmax_with_bias(z, T.constant(B)),
@@ -41,6 +59,7 @@ def log_by_hand(z):
     lambda z: T.cast(T.clip(T.nnet.softmax(z + B), EPS, 1), 'float64'),
     lambda z: T.exp(T.nnet.logsoftmax(z + B)),
     lambda z: log_by_hand(z + B),
+    lambda z: minus_log_sum_exp(z + B),
     lambda z: T.log(T.nnet.sigmoid(z + B)),
 ] + [lambda z, f=f: f(z + B) for f in {**SOFTMAXES, **SIGMOIDS}.values()])
 def test_logits_are_found(output):
@@ -63,10 +82,14 @@ def test_what_has_no_logits(output):
     assert logits_of(y) is y
 
 
-def test_a_sigmoid_keeps_its_shift():
+def test_what_is_no_shift():
     z = T.dmatrix('z')
     shifted = z - z.max(axis=1, keepdims=True)
     assert logits_of(T.nnet.sigmoid(shifted)) is shifted
+    for type in T.dmatrix, T.dcol:
+        difference = type() - type()
+        for f in SOFTMAXES.values():
+            assert logits_of(f(difference)) is difference
 
 
 def test_softmax_can_be_left_in(net):

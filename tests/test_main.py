@@ -17,25 +17,18 @@ from gradmod import compat, doctor
 
 import theano
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(compat.__file__)))
 QUICK = 'cxx='  # a Theano that compiles nothing
 CACHE = f'base_compiledir={theano.config.base_compiledir}'
 
 
 @pytest.fixture
-def python(tmp_path):
-    """A function that runs Python in an empty folder, which is its home."""
+def examine(start):
+    """The doctor's exit status and output, of what may be no quick Theano."""
     def run(*arguments, flags=QUICK, **settings):
-        env = {name: value for name, value in os.environ.items()
-               if not name.startswith('THEANO')}
-        env.update(HOME=str(tmp_path), USERPROFILE=str(tmp_path),
-                   THEANO_FLAGS=flags, PYTHONPATH=ROOT, **settings)
-        process = subprocess.run(
-            (sys.executable,) + arguments, cwd=str(tmp_path), env=env,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            universal_newlines=True)
-        run.status, run.err = process.returncode, process.stderr
-        return process.stdout
+        status, out, err = start('-m', 'gradmod', *arguments, flags=flags,
+                                 **settings)
+        assert 'Traceback' not in out + err
+        return status, out
     return run
 
 
@@ -44,18 +37,18 @@ def python(tmp_path):
 @pytest.mark.parametrize('flags', [
     'compute_test_value=raise', pytest.param(
         'profile=True,profiling.destination=stdout', marks=pytest.mark.slow)])
-def test_settings_that_do_no_harm(python, flags):
-    out = python('-m', 'gradmod', '--json', flags=f'{QUICK},{flags}')
+def test_settings_that_do_no_harm(examine, flags):
+    status, out = examine('--json', flags=f'{QUICK},{flags}')
     report = json.loads(out.split('\nFunction profiling')[0])
-    assert python.status == 0 and report['ok'], report
+    assert status == 0 and report['ok'], report
 
 
 @pytest.mark.slow
-def test_healthy(python, tmp_path):
-    report = json.loads(python('-m', 'gradmod', '--json', flags=CACHE))
-    assert python.status == 0, python.err
-    assert report['ok'] and report['verdict'] == 'gradmod works here.'
-    assert report['problems'] == []
+def test_healthy(examine, start, tmp_path):
+    status, out = examine('--json', flags=CACHE)
+    report = json.loads(out)
+    assert status == 0 and report['ok'] and report['problems'] == []
+    assert report['verdict'] == 'gradmod works here.'
     facts = report['facts']
     assert facts['theano'] == theano.__version__
     assert facts['numpy'] == np.__version__
@@ -75,9 +68,10 @@ def test_healthy(python, tmp_path):
     if facts['theanorc'] is None:  # nothing was chosen
         return
     (tmp_path / '.theanorc').write_text(facts['theanorc'])
-    out = python('-c', 'import theano, gradmod, lasagne; '
-                 'print(gradmod.compat.ldflags, theano.config.blas.ldflags)')
-    assert out == f'None {facts["blas.ldflags"]}\n', python.err
+    _, out, err = start('-c', 'import theano, gradmod, lasagne; print('
+                        'gradmod.compat.ldflags, theano.config.blas.ldflags)',
+                        flags=QUICK)
+    assert out == f'None {facts["blas.ldflags"]}\n', err
 
 
 def report_of(**facts):
@@ -125,46 +119,32 @@ def test_lines_of_theanorc(monkeypatch, ldflags, lines):
 
 # On a broken one. What keeps Theano from being imported is in test_compat.py.
 
-def check_broken(python, *words, **settings):
-    out = python('-m', 'gradmod', **settings)
-    assert python.status == 1 and 'Traceback' not in out + python.err
-    assert '\nPROBLEM ' in out
-    assert out.splitlines()[-1].endswith('gradmod does not work here as it '
-                                         'should.')
-    for word in words:
-        assert word in out
-    return out
-
-
 @pytest.mark.slow
-def test_a_blas_that_does_not_link(python, tmp_path):
-    rc = tmp_path / '.theanorc'
-    rc.write_text('[blas]\nldflags = -lnone_such\n')
-    check_broken(python, 'does not link with blas.ldflags = -lnone_such, set '
-                 f'in {rc}.', flags=CACHE)
-
-
-def test_no_compiler(python, tmp_path):
-    out = python('-m', 'gradmod', PATH=str(tmp_path), flags='')
-    assert python.status == 0
-    assert 'note          No C++ compiler' in out
-    assert out.splitlines()[-1] == 'verdict       gradmod works here.'
-
-
-@pytest.mark.slow
-def test_a_compiler_that_is_not_there(python, tmp_path):
-    out = check_broken(python,
-                       'There is no compiler /none/g++, which cxx is set to.',
-                       f'THEANO_FLAGS or {tmp_path / ".theanorc"}',
-                       flags=CACHE + ',cxx=/none/g++')
+def test_what_is_broken(examine, tmp_path):
+    def check(*words, **settings):
+        status, out = examine(**settings)
+        assert status == 1 and '\nPROBLEM ' in out
+        assert out.splitlines()[-1].endswith('gradmod does not work here as '
+                                             'it should.')
+        for word in words:
+            assert word in out
+        return out
+    rc, module = tmp_path / '.theanorc', tmp_path / 'lasagne.py'
+    module.write_text('import lasagne\nlasagne.layers')
+    check(f'{module} hides the package lasagne.')
+    module.unlink()
+    out = check('There is no compiler /none/g++, which cxx is set to.',
+                f'THEANO_FLAGS or {rc}', flags=CACHE + ',cxx=/none/g++')
     assert 'No C++ compiler' not in out and 'did not end' not in out
+    rc.write_text('[blas]\nldflags = -lnone_such\n')
+    check('does not link with blas.ldflags = -lnone_such, set in '
+          f'{rc}.', flags=CACHE)
 
 
-@pytest.mark.slow
-def test_a_file_that_hides_lasagne(python, tmp_path):
-    path = tmp_path / 'lasagne.py'
-    path.write_text('import lasagne\nlasagne.layers')
-    check_broken(python, f'{path} hides the package lasagne.')
+def test_no_compiler(examine, tmp_path):
+    status, out = examine(PATH=str(tmp_path), flags='')
+    assert status == 0 and 'note          No C++ compiler' in out
+    assert out.splitlines()[-1] == 'verdict       gradmod works here.'
 
 
 @pytest.mark.parametrize('name, ok', [
@@ -194,12 +174,11 @@ def test_an_output_that_has_no_encoding(monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_output_of_ascii(python, tmp_path):
+def test_an_output_of_ascii(examine, tmp_path):
     folder = tmp_path / 'caf\xe9'
-    out = python('-m', 'gradmod', PYTHONIOENCODING='ascii',
-                 flags=f'{QUICK},base_compiledir={folder}')
-    assert python.status == 0, python.err
-    assert str(folder).replace('\xe9', '\\xe9') in out
+    status, out = examine(PYTHONIOENCODING='ascii',
+                          flags=f'{QUICK},base_compiledir={folder}')
+    assert status == 0 and str(folder).replace('\xe9', '\\xe9') in out
 
 
 def test_command_line(capsys):

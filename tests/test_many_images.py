@@ -1,4 +1,5 @@
 """examples/many_images.py, with workers that are killed for real."""
+import contextlib
 import json
 import os
 import pickle
@@ -94,14 +95,23 @@ def recorded(output):
     return [tuple(map(int, line.split())) for line in lines.split('\n')[1:-1]]
 
 
-def workers_of(process):
-    return [p for p in psutil.Process(process.pid).children(recursive=True)
-            if 'spawn_main' in ' '.join(p.cmdline())]
-
-
-def alive(process):
-    return (process.is_running()
-            and process.status() != psutil.STATUS_ZOMBIE)
+@contextlib.contextmanager
+def running(args, log, output, count):
+    """The program, and its workers, when it has recorded so many ranges."""
+    process = start(args, log)
+    try:
+        wait_for(lambda: len(recorded(output)) > count
+                 or process.poll() is not None)
+        workers = [p for p in psutil.Process(process.pid).children(
+            recursive=True) if 'spawn_main' in ' '.join(p.cmdline())]
+        assert workers, log.read_text()
+        yield process, workers
+    finally:
+        process.kill()
+        process.wait()
+    wait_for(lambda: not any(
+        p.is_running() and p.status() != psutil.STATUS_ZOMBIE
+        for p in workers))
 
 
 def call_main(monkeypatch, args):
@@ -112,19 +122,13 @@ def call_main(monkeypatch, args):
 @pytest.mark.slow
 def test_a_worker_is_killed(files, tmp_path):
     output, log = tmp_path / 'maps.npy', tmp_path / 'log'
-    process = start(arguments(files, output, '--check', chunk=1), log)
-    try:
-        wait_for(lambda: len(recorded(output)) > 20
-                 or process.poll() is not None)
-        workers = workers_of(process)
+    args = arguments(files, output, '--check', chunk=1)
+    with running(args, log, output, 20) as (process, workers):
         assert len(workers) == 2, log.read_text()
         workers[0].kill()
         there = len(recorded(output))
         assert process.wait(120) == 0, log.read_text()
-    finally:
-        process.kill()
     assert 20 < there < N / 2
-    assert not any(map(alive, workers))
     np.testing.assert_allclose(np.load(str(output)), expected(X), rtol=1e-12)
     assert sorted(p.name for p in tmp_path.iterdir()) == ['log', 'maps.npy']
     assert '%d maps' % N not in log.read_text()  # the first are not workers'
@@ -135,16 +139,8 @@ def test_a_worker_is_killed(files, tmp_path):
 def test_the_program_is_killed(files, tmp_path, monkeypatch):
     output, log = tmp_path / 'maps.npy', tmp_path / 'log'
     args = arguments(files, output, chunk=2)
-    process = start(args, log)
-    try:
-        wait_for(lambda: len(recorded(output)) > 10
-                 or process.poll() is not None)
-        workers = workers_of(process)
-        assert workers, log.read_text()
-    finally:
-        process.kill()
-        process.wait()
-    wait_for(lambda: not any(map(alive, workers)))
+    with running(args, log, output, 10):
+        pass
     assert not output.exists()
 
     # neither of these may go on from there
@@ -165,8 +161,7 @@ def test_the_program_is_killed(files, tmp_path, monkeypatch):
     there[:many_images.FIRST] = False
     part[there] = 1e6  # to be seen again: it is not computed again
     del part
-    process = start(args, log)
-    assert process.wait(120) == 0, log.read_text()
+    assert start(args, log).wait(120) == 0, log.read_text()
     maps = np.load(str(output))
     assert (maps[there] == 1e6).all()
     np.testing.assert_allclose(maps[~there], expected(X[~there]), rtol=1e-12)

@@ -7,15 +7,13 @@ without "test_" is one of the ways below; what is not here stands there:
 
 - captured variables, pickles, threads, test values, `None` and disconnected
   gradients: test_base; modes without the rewrite, Rop, known_grads of other
-  types: test_op; infinity, NaN, subnormal numbers and random graphs, in all
-  modes: test_contract; leaks: test_memory; another device: tests/device.
+  types: test_op; all types, infinity, NaN, subnormal numbers and random graphs:
+  test_contract; leaks: test_memory; another device: tests/device.
 """
 import copy
-import os
 import pickle
 import subprocess
 import sys
-import threading
 import warnings
 from collections import OrderedDict
 
@@ -27,13 +25,13 @@ import theano.tensor as T
 from theano.compile.debugmode import DebugMode
 from theano.compile.nanguardmode import NanGuardMode
 from theano.gradient import DisconnectedInputError
-from theano.ifelse import ifelse
 
 import gradmod
 from gradmod import DeconvNet, GuidedBackprop, ModifiedBackprop, ZeroBackprop
 from gradmod._theano import OpFromGraph, change_flags
 
 from . import reference
+from .conftest import ROOT
 from .internals import VM_Linker
 from .test_op import is_opaque
 
@@ -292,14 +290,6 @@ def consider_constant(p):
         p.check([gradient], [2 * p.X])
 
 
-def clipped_and_scaled(p):
-    y = theano.gradient.grad_clip(p.y, -.5, .5)
-    p.check(theano.grad((p.c * y).sum(), p.wrt),
-            p.gradients(np.clip(p.C, -.5, .5)))
-    y = theano.gradient.grad_scale(p.y, -3)
-    p.check(theano.grad((p.c * y).sum(), p.wrt), p.gradients(-3 * p.C))
-
-
 def disconnected(p):
     other = T.matrix('other', p.dtype)
     with pytest.raises(DisconnectedInputError):
@@ -398,15 +388,6 @@ def inside_op_from_graph(p):
             g for v, g in zip(p.wrt, p.gradients()) if v in inputs])
 
 
-def lazily(p):
-    flag = T.iscalar('flag')
-    y = ifelse(flag, p.y, p.z)
-    dx, du = theano.grad((p.c * y).sum(), [p.x, p.u])
-    for value, want in [(1, p.gradients()[:2]),
-                        (0, [p.C.dot(p.A.T), 0 * p.U])]:
-        p.check([dx, du], want, {flag: np.int32(value)})
-
-
 # Loops
 
 def loop(p, truncate=-1, backwards=False):
@@ -462,20 +443,8 @@ def gradient_within_scan(p):
         [p.gradients(p.C * p.case.value(p.Z, p.U))[0], by_z.dot(p.A.T), by_u])
 
 
-WAYS = [several_wrt, jacobian, hessian, grad_of_grad, lop, known_grads,
-        consider_constant, clipped_and_scaled, disconnected, subgraph_grad,
-        clone, givens, updates, twice, nested, inside_op_from_graph, lazily,
-        in_scan, in_nested_scan, gradient_within_scan]
-ways = pytest.mark.parametrize('way', WAYS, ids=lambda way: way.__name__)
-
-
-def virtual_machine(optimizer):
-    """A mode that runs Python, and lazily."""
-    return theano.Mode(VM_Linker(use_cloop=False, c_thunks=False), optimizer)
-
-
-PY = virtual_machine('fast_compile')
-WHOLE = virtual_machine(None)
+PY = theano.Mode('py', 'fast_compile')
+WHOLE = theano.Mode('py', None)
 C = theano.Mode('cvm', 'fast_run')
 MODES = {
     'FAST_RUN': 'FAST_RUN', 'FAST_COMPILE': 'FAST_COMPILE',
@@ -491,22 +460,17 @@ MODES.update((' '.join(map(str, names)), theano.Mode(*names)) for names in [
     ('cvm_nogc', 'stabilize')])
 
 
-@pytest.fixture
-def set_mode(monkeypatch):
-    """Sets the mode of what is within loops, and whether there is C at all."""
-    def set_mode(mode):
-        monkeypatch.setattr(theano.compile.mode, 'instantiated_default_mode',
-                            mode)
-        if mode is not C:
-            monkeypatch.setattr(theano.config, 'cxx', '')
-    return set_mode
-
-
-@ways
+@pytest.mark.parametrize('way', [
+    several_wrt, jacobian, hessian, grad_of_grad, lop, known_grads,
+    consider_constant, disconnected, subgraph_grad, clone, givens, updates,
+    twice, nested, inside_op_from_graph, in_scan, in_nested_scan,
+    gradient_within_scan], ids=lambda way: way.__name__)
 @pytest.mark.parametrize('case, dtype, mode', [
     ('guided', 'float64', PY), ('carrying', 'float32', WHOLE)])
-def test_ways(way, case, dtype, mode, set_mode):
-    set_mode(mode)
+@pytest.mark.usefixtures('no_compiler')
+def test_ways(way, case, dtype, mode, monkeypatch):
+    monkeypatch.setattr(  # that of what is within loops
+        theano.compile.mode, 'instantiated_default_mode', mode)
     way(Problem(case, dtype, mode))
 
 
@@ -514,14 +478,13 @@ def test_ways(way, case, dtype, mode, set_mode):
     several_wrt, hessian, grad_of_grad, nested, in_scan],
     ids=lambda way: way.__name__)
 @pytest.mark.parametrize('case', ['deconv', 'zero', 'binary'])
-def test_rules(way, case, set_mode):
-    set_mode(PY)
+@pytest.mark.usefixtures('no_compiler')
+def test_rules(way, case):
     way(Problem(case, 'float64', PY))
 
 
 @pytest.mark.slow
-def test_scan_in_c(set_mode):
-    set_mode(C)
+def test_scan_in_c():
     p = Problem('carrying', 'float32', C)
     p.check(scan(p), loop(p))
 
@@ -558,8 +521,8 @@ def test_in_place(case):
 
 @pytest.mark.parametrize('case, setting', [('carrying', 'raise'),
                                            ('guided', 'warn')])
-def test_test_values(setting, case, set_mode, recwarn):
-    set_mode(PY)
+@pytest.mark.usefixtures('no_compiler')
+def test_test_values(setting, case, recwarn):
     with change_flags(compute_test_value=setting):
         p = Problem(case, 'float64', PY)
         gradients = theano.grad(p.cost, p.wrt)
@@ -594,9 +557,6 @@ def test_warn_float64(case):
 
 # Types
 
-PATTERNS = [(), (0,), (1,), (0, 0), (1, 0), (0, 1, 0), (1, 0, 0, 1),
-            (0, 0, 0, 0, 0)]
-SIZES = 2, 3, 2, 3, 2
 LEVELS = [-2, -1, -.5, -0., 0, .25, 1, 1.5]  # exact, also in float16
 
 
@@ -627,21 +587,6 @@ def elementwise(case, type, mode):
     return check
 
 
-@pytest.mark.parametrize('pattern', PATTERNS, ids=str)
-def test_types(pattern):
-    rng = np.random.RandomState(0)
-    for case, dtype, mode in [('guided', 'float16', PY),
-                              ('carrying', 'float32', WHOLE),
-                              ('binary', 'float64', PY)]:
-        check = elementwise(
-            case, T.TensorType(dtype, [bool(b) for b in pattern]), mode)
-        shape = [1 if b else n for b, n in zip(pattern, SIZES)]
-        check(*rng.choice(LEVELS, [3] + shape).astype(dtype))
-        for i, b in enumerate(pattern):  # and nothing at all
-            if not b:
-                check(*np.zeros([3] + shape[:i] + [0] + shape[i + 1:], dtype))
-
-
 LAYOUTS = dict([
     ('contiguous', lambda a: a),
     ('Fortran', np.asfortranarray),
@@ -669,21 +614,6 @@ def test_layouts(case, dtype, mode):
                 check(*[arrays[j] if j == i else a[j] for j in range(3)])
 
 
-@pytest.mark.parametrize('z, u, axes', [
-    ('matrix', 'row', (0,)), ('matrix', 'col', (1,)),
-    ('matrix', 'scalar', (0, 1)), ('matrix', 'vector', (0,))])
-def test_inputs_that_are_broadcast(z, u, axes):
-    shapes = {'scalar': (), 'vector': (4,), 'row': (1, 4), 'col': (3, 1)}
-    Z, U, G = numbers('float64', (3, 4), shapes[u], (3, 4))
-    z, u = (getattr(T, name)(dtype='float64') for name in (z, u))
-    y = CASES['binary'].new('float64')(z, u)
-    g = y.type()
-    f = theano.function([z, u, g], [y] + theano.grad(
-        None, [z, u], known_grads={y: g}), mode=PY)
-    du = (2 * G * Z).sum(axis=axes).reshape(U.shape)
-    same(f(Z, U, G), [Z * U, G * U ** 2, du], 'float64')
-
-
 @pytest.mark.parametrize('case', ['guided', 'binary'])
 def test_integers(case):
     # a gradient ends there: what Theano has for the function itself
@@ -709,9 +639,9 @@ def test_integers(case):
     {}, {'gradient_steps': 2}, {'backwards': True}, {'unroll_scan': True}],
     ids=lambda options: ''.join(options) or 'plain')
 @pytest.mark.parametrize('layer', ['Recurrent', 'LSTM', 'GRU'])
-def test_lasagne_loops(layer, options, set_mode):
+@pytest.mark.usefixtures('no_compiler')
+def test_lasagne_loops(layer, options):
     # a rule that Theano has as a function, too
-    set_mode(PY)
     random = lasagne.init.Normal(.7)
 
     def gradient(f):
@@ -732,31 +662,24 @@ def test_lasagne_loops(layer, options, set_mode):
     assert abs(want[1] - gradient(T.tanh)[1]).max() > .1
 
 
-# Copies, pickles, processes, threads
+# Copies, pickles, processes
 
 def things():
-    """What is to be copied, by name."""
-    found = {}
-    for name, mode in ('expanded', PY), ('whole', WHOLE):
+    """What is to be copied: two functions, and an expression."""
+    found = []
+    for mode in PY, WHOLE:
         p = Problem('carrying', 'float64', mode)
         outputs = [p.y] + theano.grad(p.cost, p.wrt)
-        found[name] = p.function(outputs)
-    return dict(found, rule=p.case.new('float64'), used_rule=p.rule,
-                expression=(list(p.values), outputs))
+        found.append(p.function(outputs))
+    return found, (list(p.values), outputs)
 
 
 def check_things(found):
-    for name, thing in found.items():
-        p = Problem('carrying', 'float64', PY)
-        if name == 'expression':
-            thing = theano.function(*thing, mode=PY, on_unused_input='ignore')
-        elif 'rule' in name:
-            p.rule, p.parameters = thing, carried_by(thing)
-            cost = (p.c * p.F(p.z, p.u)).sum()
-            thing = p.function(
-                [p.F(p.z, p.u)] + theano.grad(cost, p.wrt[:2] + p.parameters),
-                list(p.values)[:4] + p.parameters[1:])
-        same(thing(*p.values.values()),
+    functions, expression = found
+    p = Problem('carrying', 'float64', PY)
+    for f in functions + [theano.function(*expression, mode=PY,
+                                          on_unused_input='ignore')]:
+        same(f(*p.values.values()),
              [p.case.value(p.Z, p.U)] + p.gradients(), 'float64')
 
 
@@ -764,84 +687,24 @@ def test_copies(tmp_path):
     original = things()
     path = tmp_path / 'things'
     path.write_bytes(pickle.dumps(original, pickle.HIGHEST_PROTOCOL))
-    check_things(pickle.loads(path.read_bytes()))
-    check_things(copy.deepcopy(original))
-    check_things(original)
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for found in pickle.loads(path.read_bytes()), copy.deepcopy(
+            original), original:
+        check_things(found)
     subprocess.check_call([
         sys.executable, '-c', 'import gradmod, pickle, sys\n'
         'sys.path.insert(0, sys.argv[1])\n'
         'from tests.test_matrix import check_things\n'
-        'check_things(pickle.load(open(sys.argv[2], "rb")))', root, str(path)])
+        'check_things(pickle.load(open(sys.argv[2], "rb")))', ROOT, str(path)])
 
 
-def test_threads():
-    # all build with one rule, which none has used
-    problems = [Problem('carrying', 'float64', PY) for _ in range(4)]
-    rule, outputs = problems[0].case.new('float64'), {}
-    start = threading.Barrier(len(problems))
+# A rule that is the true gradient, against finite differences
 
-    def build(p):
-        p.rule, p.parameters = rule, carried_by(rule)
-        start.wait(30)
-        y = p.F(p.z, p.u)
-        outputs[p] = [y] + theano.grad((p.c * y).sum(),
-                                       p.wrt[:2] + p.parameters)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [threading.Thread(target=build, args=(p,))
-                   for p in problems]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert len(rule.ops) == 1 and len(outputs) == 4
-    for p in problems:
-        f = p.function(outputs[p], list(p.values)[:4] + p.parameters[1:])
-        same(f(*p.values.values()),
-             [p.case.value(p.Z, p.U)] + p.gradients(), 'float64')
-
-
-# Rules that are the true gradient
-
-def softplus(z):
-    return T.log(1 + T.exp(z))
-
-
-TRUE = [
-    gradmod.GradientReversal(softplus, factor=-1.),
-    gradmod.GradientProbe(softplus, np.max),
-    gradmod.BackpropThrough(lambda z: z + 1),
-    gradmod.StraightThrough(lambda z: z + 1),
-    gradmod.EpsilonLRP(lambda z: 3 * z, epsilon=0.),
-    gradmod.override_gradient(softplus, lambda i, g, true_grads: true_grads),
-    gradmod.override_gradient(softplus, lambda i, g: [None]),
-    gradmod.override_gradient(
-        softplus, lambda i, g: [g[0] * T.nnet.sigmoid(i[0])]),
-    # for the incoming gradients that verify_grad draws, which are positive
-    gradmod.GuidedGradient(softplus), GuidedBackprop(relu),
-    DeconvNet(lambda z: z + 1)]
-POINTS = np.array([[-1.5, -.75, .5], [2, .25, 1]])
-
-
-@pytest.mark.parametrize('rule', TRUE, ids=repr)
+@pytest.mark.parametrize('rule', [
+    gradmod.GradientReversal(T.nnet.softplus, factor=-1.),
+    gradmod.override_gradient(T.nnet.softplus, lambda i, g, true_grads:
+                              true_grads)], ids=repr)
 def test_verify_grad(rule):
-    points = abs(POINTS) if 'Deconv' in repr(rule) else POINTS
-    theano.gradient.verify_grad(rule, [points], rng=np.random.RandomState(0),
-                                mode=PY)
-    theano.gradient.verify_grad(  # within a graph
-        lambda z: T.tanh(rule(rule(z * .5 + 1))), [abs(points)],
-        rng=np.random.RandomState(0), mode=PY)
-
-
-def test_verify_grad_of_two_inputs():
-    F = gradmod.override_gradient(product, lambda i, g: [g[0] * i[1], None])
-    rng = np.random.RandomState(0)
-    theano.gradient.verify_grad(F, [POINTS, POINTS[::-1]], rng=rng, mode=PY)
-    theano.gradient.verify_grad(F, [POINTS, POINTS[:1, :1]], rng=rng, mode=PY)
-    with pytest.raises(theano.gradient.GradientError):
-        theano.gradient.verify_grad(CASES['binary'].new('float64'),
-                                    [POINTS, POINTS], rng=rng, mode=PY)
+    for f in rule, lambda z: T.tanh(rule(rule(z * .5 + 1))):
+        theano.gradient.verify_grad(
+            f, [np.array([[-1.5, -.75, .5], [2, .25, 1]])],
+            rng=np.random.RandomState(0), mode=PY)

@@ -4,6 +4,7 @@ import runpy
 import subprocess
 import sys
 import warnings
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from matplotlib import rc_context  # noqa: E402
 from matplotlib.image import imread  # noqa: E402
 
 from gradmod import plot  # noqa: E402
-from gradmod.plot import map_to_rgb, normalize, plot_saliency  # noqa: E402
+from gradmod.plot import (map_to_rgb, normalize, plot_saliency,  # noqa: E402
+                          plot_words)
 
 # The colours that the others are between, by their names in hexadecimal.
 ANCHORS = {
@@ -457,8 +459,269 @@ def test_the_figure_can_be_pickled_and_shown_by_a_notebook():
     assert pickle.loads(pickle.dumps(figure))._repr_png_()[:24] == png[:24]
 
 
+# signals
+
+def lines_and_colours(axes):
+    """The lines of the channels, from 0, the bottom, to 1, and the colours."""
+    lines = [line.get_ydata() for line in axes.lines if len(line.get_xdata()) > 2]
+    for line in axes.lines:
+        if len(line.get_xdata()) > 2:
+            np.testing.assert_array_equal(
+                line.get_xdata(), np.arange(len(line.get_xdata())) + .5)
+    for i, image in enumerate(axes.images):  # one below the other
+        assert image.get_extent() == [0, len(lines[0]), i + 1, i]
+    assert axes.get_ylim() == (len(lines), 0) and len(axes.images) == len(lines)
+    assert axes.get_xlim() == (0, len(lines[0]))
+    return ([(i + .9 - line) / .8 for i, line in enumerate(lines)],
+            np.concatenate([image.get_array() for image in axes.images]))
+
+
+@pytest.mark.parametrize('image_format', ['channels_first', 'channels_last'])
+@pytest.mark.parametrize('shape', ['NCT', 'NTC', 'NT', 'N1T', 'NT1'])
+def test_signals(image_format, shape, rng):
+    signals, maps = 100 * rng.randn(2, 4, 7) + 10, rng.randn(2, 4, 7)
+    if 'C' not in shape:
+        maps = maps[:, :1]
+    other = 2 * abs(maps)
+    given = {'NT': lambda m: m[:, 0], 'NTC': lambda m: m.transpose(0, 2, 1),
+             'NT1': lambda m: m.transpose(0, 2, 1)}.get(shape, lambda m: m)
+    figure = plot_saliency(
+        signals if image_format == 'channels_first'
+        else signals.transpose(0, 2, 1), {'a': given(maps), 'b': given(other)},
+        labels=['c', 'd'], data_format=image_format, spatial_dims=1)
+    assert len(figure.axes) == 2 * 2 + 1
+    for i, axes in enumerate(figure.axes[:4]):
+        row, column = divmod(i, 2)
+        lines, colours = lines_and_colours(axes)
+        for line, channel in zip(lines, signals[row]):
+            low, high = min(channel), max(channel)
+            np.testing.assert_allclose(line, (channel - low) / (high - low))
+        map = [maps, other][column][row]  # all its channels have one scale
+        np.testing.assert_array_equal(colours, np.broadcast_to(
+            map_to_rgb(map), (4, 7, 3)))
+        assert axes.get_title() == ('' if row else 'ab'[column])
+        assert axes.get_ylabel() == ('' if column else 'cd'[row])
+
+
+def test_a_signal_without_channels_flat_or_of_integers():
+    maps = {'a': [1, -1, 0]}
+    for signal, line in [([1, 2, 1], [0, 1, 0]), ([4, 4, 4], [0, 0, 0]),
+                         (np.int8([-128, 127, -128]), [0, 1, 0])]:
+        figure = plot_saliency(signal, maps, spatial_dims=1, percentile=100)
+        got, colours = lines_and_colours(figure.axes[0])
+        np.testing.assert_allclose(got, [line])
+        np.testing.assert_allclose(colours, [[RED, BLUE, WHITE]])
+
+
+def test_options_of_signals(rng):
+    signals, maps = rng.randn(2, 3, 2, 5)
+    for kwargs in {'kind': 'absolute'}, {'limit': 2}, {'cmap': 'gray'}:
+        figure = plot_saliency(signals, maps, spatial_dims=1, **kwargs)
+        for axes, map in zip(figure.axes, maps):
+            np.testing.assert_array_equal(lines_and_colours(axes)[1],
+                                          map_to_rgb(map, **kwargs))
+    figure = plot_saliency(signals, maps, spatial_dims=1, overlay=.25)
+    np.testing.assert_allclose(lines_and_colours(figure.axes[2])[1],
+                               .25 * map_to_rgb(maps[2]) + .75)
+
+
+@pytest.mark.parametrize('length, size, width, way', [
+    (7, 1, 69 * 7, 'nearest'), (480, 1, 480, 'nearest'),
+    (350, 1, 350, 'nearest'), (300, 1, 600, 'nearest'),
+    (900, 1, 900, 'nearest'), (5000, 1, 480, 'antialiased'),
+    (100, .5, 200, 'nearest')])
+def test_the_size_of_signals(length, size, width, way):
+    signals = np.zeros((2, 3, length))
+    figure = plot_saliency(signals, [signals] * 2, ['a', 'b'], size=size,
+                           spatial_dims=1)
+    a, b, c, d, bar = boxes(figure)
+    assert a[2:] == b[2:] == c[2:] == d[2:] == [width, 240 * size]
+    assert bar == [a[0], c[1] + c[3] + MARGIN, b[0] + width - a[0], GAP]
+    assert {image.get_interpolation() for image in figure.axes[0].images} == {
+        way}
+    assert figure.bbox.width == pytest.approx(b[0] + width + MARGIN, abs=.01)
+
+
+# volumes
+
+def test_chosen_slices(rng):
+    volumes, maps = rng.rand(2, 1, 6, 4, 5), rng.randn(2, 1, 6, 4, 5)
+    figure = plot_saliency(volumes, {'a': maps}, labels=['b', 'c'],
+                           slices=[4, 0, -1])
+    shown = []
+    for i in 0, 1:  # one scale for all slices of a volume
+        rgb = map_to_rgb(maps[i].reshape(24, 5)).reshape(6, 4, 5, 3)
+        shown += sum([[volumes[i, 0, d], rgb[d]] for d in (4, 0, 5)], [])
+    assert_drawn(figure, *shown)
+    assert [axes.get_ylabel() for axes in figure.axes[:-1:2]] == [
+        f'{label}\nslice {d}' for label in 'bc' for d in (4, 0, 5)]
+    figure = plot_saliency(volumes, maps, limit=3, slices=range(1))
+    assert_drawn(figure, volumes[0, 0, 0], map_to_rgb(maps[0, 0, 0], limit=3))
+    assert figure.axes[0].get_ylabel() == 'slice 0'
+
+
+def test_the_strongest_slices():
+    volumes, a = np.zeros((2, 1, 9, 2, 2)), np.zeros((2, 9, 2, 2))
+    a[0, 5], a[0, 2], a[0, 7, 0, 0], a[0, 8, 0, 0] = -4, 3, 2, np.nan
+    a[1, 3], a[1, 4, 0, 0] = 1, .5
+    b = np.zeros((2, 9, 2, 2))
+    b[0, 0], b[1, 8] = 1e-9, -1e9  # each map counts by its own scale
+    for maps, slices, want in [
+            ([a], 2, [2, 5, 3, 4]), ([a], None, [2, 5, 7, 0, 3, 4]),
+            ([a, b], 2, [0, 5, 3, 8]), ([a], 99, list(range(9)) * 2)]:
+        figure = plot_saliency(volumes, maps, slices=slices)
+        column = figure.axes[:-1:1 + len(maps)]
+        assert [axes.get_ylabel() for axes in column] == [
+            f'slice {d}' for d in want]
+
+
+@pytest.mark.parametrize('axes', ['NCDHW', 'NDHWC', 'DHWC', 'CDHW', 'DHW'])
+def test_axes_of_volumes(axes, rng):
+    volumes, maps = rng.rand(2, 4, 5, 6, 3), rng.randn(2, 4, 5, 6, 3)
+    index = tuple(slice(None) if axis in axes else 0 for axis in 'NDHWC')
+    have = [axis for axis in 'NDHWC' if axis in axes]
+    volume, map = (array[index].transpose([have.index(axis) for axis in axes])
+                   for array in (volumes, maps))
+    figure = plot_saliency(volume, map, slices=[3], spatial_dims=None
+                           if len(axes) == 5 else 3, data_format={
+                               'DHWC': 'channels_last',
+                               'CDHW': 'channels_first'}.get(axes))
+    rgb = map_to_rgb(maps[0].reshape(20, 6, 3) if 'C' in axes
+                     else maps[0, ..., 0].reshape(20, 6)).reshape(4, 5, 6, 3)
+    image = volumes[0, 3] if 'C' in axes else volumes[0, 3, ..., 0]
+    assert_drawn(figure, image, rgb[3])
+    assert len(figure.axes) == 1 + 2 * (2 if 'N' in axes else 1)
+
+
+# plot_words
+
+def coloured(figure):
+    """The words of a figure, with their colours, and all of its texts."""
+    words = [text for text in figure.texts if text.get_bbox_patch()]
+    return [(text.get_text(), text.get_bbox_patch().get_facecolor()[:3],
+             text.get_color()) for text in words]
+
+
+@pytest.mark.parametrize('kwargs', [
+    {}, {'kind': 'absolute'}, {'limit': 2}, {'percentile': 50},
+    {'cmap': 'gray'}])
+def test_words(kwargs, rng):
+    words = [['a', 'b', 'c'], ['d'], list('efghi')]
+    maps = [rng.randn(len(sentence), 4) for sentence in words]
+    figure = plot_words(words, maps, labels=['x', '', 'z'], **kwargs)
+    options = dict({'percentile': 100}, **kwargs)
+    expected = []
+    for sentence, map in zip(words, maps):
+        values = (abs(map).max(axis=1) if 'kind' in kwargs
+                  else map.sum(axis=1))
+        for word, colour in zip(sentence, map_to_rgb([values], **options)[0]):
+            dark = .299 * colour[0] + .587 * colour[1] + .114 * colour[2] < .5
+            expected.append((word, colour, 'white' if dark else 'black'))
+    got = coloured(figure)
+    assert [(g[0], g[2]) for g in got] == [(e[0], e[2]) for e in expected]
+    np.testing.assert_allclose([g[1] for g in got], [e[1] for e in expected])
+    assert [text.get_text() for text in figure.texts
+            if not text.get_bbox_patch()] == ['x', '', 'z']
+    numbers = plot_words(words, [
+        abs(map).max(axis=1) if 'kind' in kwargs else map.sum(axis=1)
+        for map in maps], labels=['x', '', 'z'], **kwargs)
+    assert numbers.html == figure.html
+
+
+def test_words_as_html():
+    class Parser(HTMLParser):
+        found = []
+
+        def handle_starttag(self, tag, attributes):
+            self.found.append((tag, dict(attributes)))
+
+        def handle_data(self, data):
+            self.found.append(data)
+
+    words = [['<b>', '"&', 'd\u00e9j\u00e0'], ['$x$', 'nan']]
+    figure = plot_words(words, [[2, -1, 0], [1e-4, np.nan]], ['<i>', ''])
+    assert figure.html == figure._repr_html_() and figure.html.encode('ascii')
+    Parser().feed(figure.html)
+
+    def span(title, background, colour, word):
+        style = f'background: {background}; color: {colour}; padding: 0 .2em'
+        return [('span', {'title': title, 'style': style}), word]
+    assert Parser.found == [
+        ('p', {}), ('b', {}), '<i>', ' ',
+        *span('2', '#b3101f', 'white', '<b>'), ' ',
+        *span('-1', '#7db3dc', 'black', '"&'), ' ',
+        *span('0', '#ffffff', 'black', words[0][2]), '\n', ('p', {}),
+        *span('0.0001', '#b3101f', 'white', '$x$'), ' ',
+        *span('nan', '#ff00ff', 'white', 'nan')]
+    assert plot_saliency(Z, Z)._repr_html_() is None
+
+
+@pytest.mark.parametrize('colorbar', [True, False])
+def test_lines_of_words(colorbar, tmp_path):
+    words = [('a long sentence of words that goes on and on, ' * 3).split(),
+             ['$5', 'or', '$6'], ['an-endless-word-' * 9], ['two\nlines']]
+    maps = [np.linspace(-1, 1, len(sentence)) for sentence in words]
+    figure = plot_words(words, maps, ['label', 'b\nc', '', 'd'], width=3,
+                        colorbar=colorbar)
+    figure.canvas.draw()
+    labels, texts = figure.texts[:4], figure.texts[4:]
+    assert [t.get_text() for t in labels] == ['label', 'b c', '', 'd']
+    assert [t.get_text() for t in texts[30:33]] == [r'\$5', 'or', r'\$6']
+    assert texts[-1].get_text() == 'two lines'
+    boxes = [text.get_bbox_patch().get_window_extent() for text in texts]
+    extents = boxes + [labels[i].get_window_extent() for i in (0, 1, 3)] + [
+        axes.get_window_extent() for axes in figure.axes]
+    for i, a in enumerate(extents):
+        assert 0 <= a.x0 and a.x1 <= figure.bbox.x1
+        assert 0 <= a.y0 and a.y1 <= figure.bbox.y1
+        for b in extents[:i]:
+            assert (a.x0 >= b.x1 or b.x0 >= a.x1
+                    or a.y0 >= b.y1 or b.y0 >= a.y1)
+    left, lines = boxes[0].x0, 1  # a line goes as far as it may
+    for a, b in zip(boxes[:30], boxes[1:30]):
+        below = b.y0 < a.y0 - 1
+        lines += below
+        assert below == (a.x1 + (b.x1 - b.x0) > left + 3 * 160 - 12)
+        assert abs(b.x0 - left) < .1 if below else 4 < b.x0 - a.x1 < 10
+    down = [[(1 - text.get_position()[1]) * figure.bbox.height
+             for text in column]
+            for column in (labels, [texts[i] for i in (0, 30, 33, 34)])]
+    np.testing.assert_allclose(down[0], down[1])  # beside their first words
+    np.testing.assert_allclose(
+        np.diff(down[0]), np.multiply([lines, 1, 1], 36) + MARGIN)
+    assert abs(labels[0].get_window_extent().x1 - (left - MARGIN)) < 1
+    assert abs(figure.bbox.height - down[0][3] - 2 * MARGIN -
+               56 * colorbar) < .01
+    height = labels[0].get_window_extent().height
+    assert abs(texts[30].get_window_extent().height - height) < 1  # no formula
+    assert len(figure.axes) == colorbar
+    figure.savefig(str(tmp_path / 'words.png'))
+    assert imread(str(tmp_path / 'words.png')).shape[:2] == (
+        rendered(figure).shape[:2])
+
+
+@pytest.mark.parametrize('words, saliency, kwargs, message', [
+    ([], [], {}, 'expected up to 32 sentences, as many maps and labels, the '
+     "kind 'signed' or 'absolute', and width above 0, got 0, 0, 0, 'signed'"),
+    ([['a']] * 33, [[1]] * 33, {}, 'got 33, 33, 33'),
+    ([['a']], [[1], [2]], {}, 'got 1, 2, 1'),
+    ([['a']], [[1]], {'labels': []}, 'got 1, 1, 0'),
+    ([['a']], [[1]], {'kind': 'rgb'}, "'rgb' and 6"),
+    ([['a']], [[1]], {'width': 0}, "'signed' and 0"),
+    (['ab'], [[1, 2]], {}, 'expected words[0] to be a list of words, and '
+     "saliency[0] to have as many numbers or vectors, got 'ab' and the shape (2"),
+    ([['a'], ['b']], [[1], [1, 0]], {}, "got ['b'] and the shape (2,)"),
+    ([['a']], [[[[1]]]], {}, 'the shape (1, 1, 1)'),
+    ([['a']], [1], {}, 'the shape ()')])
+def test_errors_of_words(words, saliency, kwargs, message):
+    with pytest.raises(ValueError) as error:
+        plot_words(words, saliency, **kwargs)
+    assert message in str(error.value)
+
+
 # errors
 
+S = {'spatial_dims': 1}
 ANY = 'HW or NHW or CHW or NCHW or HWC or NHWC, where C is 1 or 3 and N, H, W '
 FIRST, LAST = ({'data_format': 'channels_' + end} for end in ('first', 'last'))
 
@@ -481,7 +744,8 @@ FIRST, LAST = ({'data_format': 'channels_' + end} for end in ('first', 'last'))
     (ZEROS, list(ZEROS), {}, 'maps[0]: expected ' + ANY),
     ([ZEROS[0], ZEROS[1, 1:]], ZEROS, {}, 'must have the same shape'),
     (ZEROS, [(ZEROS[0], [1, 2])], {}, 'must have the same shape'),
-    ((33, 4, 4), Z, {}, 'expected up to 32 images, got 33; draw slices of'),
+    ((33, 4, 4), np.zeros((33, 4, 4)), {},
+     'expected up to 32 images, got 33; draw slices of'),
     (np.int64([[0, 255]]), Z[:1], {}, 'expected images of uint8, or floats '
      'from 0 to 1, got int64 from 0 to 255; perhaps you meant images / 255'),
     (np.int64([[0, 1]]), Z[:1], {}, 'got int64 from 0 to 1'),
@@ -490,6 +754,19 @@ FIRST, LAST = ({'data_format': 'channels_' + end} for end in ('first', 'last'))
     (Z, Z, {'kind': 'sign'}, "'signed', 'absolute' or 'rgb', got 'sign'"),
     (Z, Z, {'kind': 'rgb', 'cmap': 'gray'}, "kind 'rgb' takes no cmap"),
     (Z, Z, {'titles': ['a', 'b']}, "1 titles and 1 labels, got ['a', 'b'] a"),
+    (Z, Z, {'spatial_dims': 4}, 'expected spatial_dims 1, 2 or 3, and slices '
+     'of volumes alone, got 4 and None'), (Z, Z, {'slices': 2}, '2 and 2'),
+    ((2, 3, 9), np.zeros((2, 2, 9)), S, 'maps[0]: expected T or NT or CT or '
+     'NCT or TC or NTC, where C is 1 or 3 and N, T are (2, 9), got the shape '
+     '(2, 2, 9)'), ((2, 3, 9), np.zeros((2, 3, 8)), S, 'got the shape (2, 3, 8'),
+    ((1, 2, 3, 4), Z, S, 'images: expected T or CT or NCT, where C is any and'),
+    ([1, np.nan], [[1, 2]], S, 'expected finite signals'),
+    (Z - .5, Z, {}, 'or spatial_dims=1 for signals'),
+    ((1, 2, 4, 4, 4), Z, {}, 'expected DHW or NDHW or CDHW or NCDHW or DHWC or '
+     'NDHWC, where C is 1 or 3 and N, D, H, W are any, got the shape (1, 2, 4'),
+    ((11, 1, 4, 4, 4), np.zeros((11, 4, 4, 4)), {}, 'images, got 33; draw sl'),
+    ((1, 1, 4, 4, 4), np.zeros((4, 4, 4)), {'slices': 0}, 'images, got 0'),
+    ((1, 1, 4, 4, 4), np.zeros((4, 4, 4)), {'slices': -1}, 'images, got 0'),
     (Z, Z, {'cmap': 'no map'}, 'no map'), (Z, Z, {'titles': []}, '1 titles'),
     (ZEROS, ZEROS, {'labels': ['a']}, "2 labels, got [] and ['a']")])
 def test_errors(images, maps, kwargs, message):
@@ -516,7 +793,9 @@ def test_what_is_no_array_of_real_numbers(values, got):
     for call, name in [(normalize, 'normalize: values'),
                        (map_to_rgb, 'map_to_rgb: saliency'),
                        (lambda maps: plot_saliency(Z, {'a': maps}),
-                        "plot_saliency: maps['a']")]:
+                        "plot_saliency: maps['a']"),
+                       (lambda maps: plot_words([['a']], [maps]),
+                        'plot_words: saliency[0]')]:
         with pytest.raises(TypeError) as raised:
             call(values)
         assert str(raised.value) == (

@@ -14,8 +14,7 @@ from theano.ifelse import ifelse
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import gradmod
-from gradmod import (DeepLiftRescale, GuidedBackprop, ZeroBackprop, methods,
-                     saliency_map)
+from gradmod import GuidedBackprop, ZeroBackprop, methods, saliency_map
 from gradmod._theano import OpFromGraph, change_flags
 from gradmod.saliency import compile_saliency_function
 
@@ -141,7 +140,7 @@ def test_a_network_of_a_fixed_number_of_samples(method, monkeypatch):
         close(f(X, LABELS, batch_size=batch_size), want, 'float64')
     assert set(sizes) == {2}
     if method == 'integrated_gradients':
-        assert f.completeness_error.shape == (5,)
+        assert f.explain(X).completeness_error.shape == (5,)
 
 
 def test_out(plain, net, tmp_path):
@@ -156,13 +155,13 @@ def test_out(plain, net, tmp_path):
     plain(images, out=images, batch_size=2)
     np.testing.assert_allclose(images, want, rtol=1e-12)
 
-    with pytest.raises(ValueError, match=r'out .*\(5, 4\), got \(4, 5\)'):
+    with pytest.raises(ValueError, match=r'out .*\(5, 4\).*got .*\(4, 5\)'):
         plain(X, out=np.zeros((4, 5)))
     with pytest.raises(TypeError, match='out .* dtype for float64, got int64'):
         plain(X, out=np.zeros((5, 4), 'int64'))
     f = compiled(net, target='all')
     assert f(X, out=np.zeros((5, CLASSES, 4)), batch_size=2).any()
-    with pytest.raises(ValueError, match=r'out .*\(5, 3, 4\), got \(5, 4\)'):
+    with pytest.raises(ValueError, match=r'out .*\(5, 3, 4\).*got .*\(5, 4\)'):
         f(X, out=np.zeros((5, 4)))
 
 
@@ -340,6 +339,14 @@ def test_a_method_that_returns_one_map_for_all(net):
         f(X, batch_size=2)
 
 
+def test_a_method_that_returns_another_number_of_maps(net):
+    def method(score, x):
+        return [methods.gradient(score, x), x]
+    for function in compiled, saliency_map:
+        with pytest.raises(TypeError, match=r'one for each of \[x\], got 2'):
+            function(net, method=method)
+
+
 def test_a_method_that_returns_no_tensor(net):
     for result in generic(), theano.scalar.float64(), T.dscalar():
         with pytest.raises(TypeError, match='method to return a tensor'):
@@ -377,7 +384,7 @@ def test_what_fills_a_network_of_a_fixed_number_of_samples(monkeypatch):
     (first, _), (last, classes) = seen
     np.testing.assert_array_equal(first, images[:4])
     np.testing.assert_array_equal(last, images[[4, 5, 5, 5]])
-    np.testing.assert_array_equal(classes, [0, 1, 1, 1])
+    np.testing.assert_array_equal(classes[:, 0], [0, 1, 1, 1])
 
 
 # What would be silent
@@ -399,16 +406,6 @@ def test_threads_take_turns(net):
         np.testing.assert_allclose(maps, want[k % CLASSES], rtol=1e-12)
 
 
-def test_rules_that_relate_samples_are_refused(net):
-    for rule in DeepLiftRescale, lambda f: DeepLiftRescale(f, 1e-3):
-        with pytest.raises(ValueError, match='DeepLiftRescale.* relates the samp'):
-            compiled(net, rule)
-        assert saliency_map(net, rule).ndim == 2
-    with pytest.raises(ValueError, match='DeepLiftRescale.* relates the samp'):
-        compiled(convnet(), method='guided_gradcam', layer='convolution',
-                 guide=DeepLiftRescale)
-
-
 @pytest.mark.parametrize('target', [
     lambda z: z[:, 1].mean(), lambda z: z.max()])
 def test_targets_for_the_whole_batch_are_refused(net, target):
@@ -426,14 +423,74 @@ def test_another_number_of_scores_than_images_is_refused():
         f(np.ones((2, 3, 4)), [0, 1])
 
 
-def test_a_baseline_for_each_sample_is_refused(net):
-    options = dict(method='integrated_gradients', steps=2)
-    with pytest.raises(ValueError, match='each batch would meet its first'):
-        compiled(net, baseline=X, **options)
-    f, g = compiled(net, baseline=X[:1], **options), compiled(
-        net, baseline=X[0], **options)
-    np.testing.assert_array_equal(f(X), g(X))
-    assert saliency_map(net, baseline=X, **options).ndim == 2
+def test_what_explain_returns_besides(net, weights, plain):
+    model = Model(weights)
+    logits = np.array([model.logits(x) for x in X])
+    details = plain.explain(X, batch_size=2)
+    np.testing.assert_allclose(details.maps, plain(X), rtol=1e-12)
+    np.testing.assert_allclose(details.logits, logits)
+    np.testing.assert_array_equal(details.classes, logits.argmax(axis=1))
+    np.testing.assert_allclose(details.scores, logits.max(axis=1))
+    assert details.completeness_error is None
+    details = plain.explain(X, LABELS)
+    np.testing.assert_array_equal(details.classes, LABELS)
+    np.testing.assert_allclose(details.scores, logits[range(5), LABELS])
+    details = compiled(net, target='all').explain(X, batch_size=2)
+    np.testing.assert_allclose(details.scores, logits)
+    np.testing.assert_allclose(details.logits, logits)
+    assert details.maps.shape == (5, CLASSES, 4) and details.classes is None
+    details = compiled(net, target=lambda z: 2 * z[:, 1]).explain(X)
+    np.testing.assert_allclose(details.scores, 2 * logits[:, 1])
+    assert details.logits is details.classes is None
+    details = compiled(net, logits=False).explain(X)
+    np.testing.assert_allclose(details.logits.sum(axis=1), 1)
+
+
+def test_what_is_wanted_of_a_map(net, weights):
+    want = restated('integrated_gradients', Model(weights), X, LABELS)
+    for reduce, numpy in [(lambda m: m.sum(axis=1), lambda m: m.sum(axis=-1)),
+                          (lambda m: m.norm(2, axis=1),
+                           lambda m: np.sqrt((m ** 2).sum(axis=-1)))]:
+        f = compiled(net, method='integrated_gradients', reduce=reduce)
+        details = f.explain(X, LABELS, batch_size=2)
+        np.testing.assert_allclose(details.maps, numpy(want))
+        assert details.completeness_error.shape == (5,)
+        f = compiled(net, target='all', method='integrated_gradients',
+                     reduce=reduce)
+        np.testing.assert_allclose(f(X)[range(5), LABELS], numpy(want))
+    with pytest.raises(TypeError, match='expected method to return a tensor'):
+        saliency_map(net, reduce=T.sum)
+
+
+@pytest.fixture(scope='module')
+def two():
+    a, b = T.dmatrix('a'), T.imatrix('b')
+    return compiled(3 * a + b, input_var=[a, b], target=1)
+
+
+def test_arrays_of_several_inputs(two):
+    B = np.ones((5, 4), 'int32')
+    a, b = T.dmatrices('ab')
+    one = compiled(3 * a + b, input_var=[a, b], target=1,  # one map of all
+                   method=lambda score, x: sum(methods.gradient(score, x)))
+    np.testing.assert_array_equal(one([X, X]), 4 * np.eye(4)[[1] * 5])
+    maps, none = two([X, B], batch_size=2)
+    assert none is None
+    np.testing.assert_array_equal(maps, 3 * np.eye(4)[[1] * 5])
+    assert list(two({'b': B, 'a': X})) == ['a', 'b']
+    two_maps = compiled(3 * a + b, input_var=[a, b], target=1)
+    with pytest.raises(ValueError, match='for one map alone'):
+        two_maps([X, X], out=np.empty((5, 4)))
+    for wrong, error, says in [
+            (X, TypeError, "a list of 2 arrays, or a dict of .'a', 'b'."),
+            ([X], TypeError, 'a list of 2 arrays'),
+            ({'a': X}, ValueError, r"a dict of \['a', 'b'\], got \['a'\]"),
+            ([X, B[:3]], ValueError, r'as many samples .* got \[5, 3\]'),
+            ([X, X], TypeError, 'images of dtype int32'),
+            ([X, B[0]], ValueError, 'of shape .None, None., got .4,.'),
+            ([X * np.nan, B], ValueError, 'NaN or infinity in image 0')]:
+        with pytest.raises(error, match=says):
+            two(wrong)
 
 
 def test_random_draws_are_named():

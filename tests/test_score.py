@@ -5,16 +5,20 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from lasagne.layers import ConcatLayer, DenseLayer, InputLayer
+from lasagne.layers import (ConcatLayer, DenseLayer, EmbeddingLayer,
+                            InputLayer)
 from lasagne.nonlinearities import softmax
 
 import gradmod
 from gradmod import GuidedBackprop, saliency_map
 
-from .models import (CLASSES, IMAGES, LABELS, PY, RULES, X, Model, best, close,
-                     compiled, convnet, restated, saliency_input)
+from . import reference
+from .models import (CLASSES, IMAGES, LABELS, OPTIONS, PY, RULES, X, ConvModel,
+                     Model, best, close, compiled, convnet, restated,
+                     saliency_input)
 
 pytestmark = pytest.mark.usefixtures('no_compiler')
+B = np.random.RandomState(2).randn(5, 2)
 
 
 def test_wrong_layers():
@@ -23,7 +27,7 @@ def test_wrong_layers():
         saliency_map(x.flatten(2), input_var=x, method='gradcam', layer=T.exp(x))
     network = convnet()
     for layer, says in [('convolutoin', "perhaps you meant 'convolution'"),
-                        (T.dtensor4(), "there are 'convolution'"),
+                        (T.dtensor4(), "there are '#0 InputLayer', 'conv"),
                         (InputLayer((1, 2)), 'there are')]:
         with pytest.raises(ValueError, match='^0 layers .* not 1: ' + says):
             saliency_map(network, method='gradcam', layer=layer)
@@ -80,7 +84,8 @@ def test_symbolic_targets(net, weights, type):
 
 @pytest.mark.parametrize('target, error', [
     ('given', TypeError), (1.5, TypeError), (True, TypeError),
-    (np.zeros((2, 2), int), TypeError), (T.vector(), TypeError),
+    (np.full((2, 2), 2), TypeError), (T.vector(), TypeError),
+    (np.zeros((2, 2), int), ValueError), (np.ones((2, 2, 2)), TypeError),
     (T.lmatrix(), TypeError), (T.lvector() > 0, TypeError), (-1, ValueError),
     ([0, -2], ValueError), (lambda z: z, TypeError), (lambda z: 1, TypeError),
     (lambda z: z.argmax(axis=1), TypeError)])
@@ -106,7 +111,7 @@ def test_a_class_that_does_not_exist(net):
 
 def test_outputs_of_other_shapes():
     x = T.dtensor4('x')
-    with pytest.raises(TypeError, match='or a function for the target'):
+    with pytest.raises(TypeError, match='or a function or the indices'):
         saliency_map(2 * x, input_var=x)
 
     def score(z):
@@ -127,7 +132,7 @@ def test_expressions(net, weights):
         want = restated('gradient', Model(weights, rule), X,
                         best(Model(weights), X))
         f = compiled(output, rule, input_var=x)
-        assert f.shape == (None, None) and f.classes is None
+        assert f.inputs[0].shape == (None, None) and f.classes is None
         close(f(X), want, 'float64')
         f = theano.function([x], saliency_map(output, rule, input_var=x), mode=PY)
         close(f(X), want, 'float64')
@@ -136,23 +141,243 @@ def test_expressions(net, weights):
     close(compiled(output, input_var=x)(X), want, 'float64')
 
 
-def test_several_inputs():
-    a, b = InputLayer((None, 4), T.dmatrix('a')), InputLayer((None, 2),
-                                                             T.dmatrix('b'))
-    net = DenseLayer(ConcatLayer([a, b]), 3, nonlinearity=None)
-    with pytest.raises(ValueError, match=r'one of \[a, b\], got NoneType'):
-        saliency_map(net)
+def two_inputs():
+    """A network of a, of shape (n, 4), and b, of shape (n, 2), and weights."""
+    a = InputLayer((None, 4), T.dmatrix('a'), name='image')
+    b = InputLayer((None, 2), T.dmatrix('b'), name='age')
+    net = DenseLayer(ConcatLayer([a, b]), 6, b=lasagne.init.Normal(.5))
+    net = DenseLayer(net, CLASSES, nonlinearity=softmax)
+    values = lasagne.layers.get_all_param_values(net)
+    return net, a.input_var, b.input_var, list(zip(values[::2], values[1::2]))
+
+
+@pytest.mark.parametrize('method', sorted(OPTIONS))
+def test_several_inputs(method):
+    net, a, b, weights = two_inputs()
+    both, options = np.concatenate([X, B], axis=1), dict(OPTIONS[method])
+    own = dict(options)
+    if method == 'integrated_gradients':
+        options['baseline'] = [np.array([1, 0, -1, 2]), .5]
+        own['baseline'] = np.array([1, 0, -1, 2, .5, .5])
+    if method == 'smoothgrad':
+        # the noise of each input is its own
+        options.update(sigma=[0, .3])
+        want = smooth_in_b(weights, both, **own)
+    else:
+        want = restated(method, Model(weights), both, LABELS, **own)
+    f = compiled(net, method=method, **options)
+    details = f.explain([X, B], LABELS, batch_size=2)
+    for k, part in enumerate(np.split(want, [4], axis=1)):
+        close(details.maps[k], part, 'float64')
+    maps = f({'age': B, 'image': X}, LABELS)
+    assert list(maps) == ['image', 'age']
+    np.testing.assert_array_equal(maps['age'], f((X, B), LABELS)[1])
+    expressions = saliency_map(lasagne.layers.get_output(net), None, LABELS,
+                               method, [b, a], **{
+                                   name: value[::-1] if isinstance(value, list)
+                                   else value for name, value in options.items()})
+    if method != 'smoothgrad':  # whose noise depends on the order
+        got = theano.function([a, b], expressions, mode=PY)(X, B)
+        np.testing.assert_allclose(got[1], want[:, :4], rtol=1e-10)
+
+
+def smooth_in_b(weights, both, samples, sigma, seed):
+    noise, total = np.random.RandomState([seed, 1]).normal(size=(samples, 2)), 0
+    for e in noise:
+        at = both.copy()
+        at[:, 4:] += sigma * np.ptp(B, axis=1)[:, np.newaxis] * e
+        total = total + restated('gradient', Model(weights), at, LABELS)
+    return total / samples
+
+
+def test_one_of_several_inputs():
+    net, a, b, weights = two_inputs()
+    want = restated('gradient', Model(weights),
+                    np.concatenate([X, B], axis=1), LABELS)
+    for wrt in 'age', lasagne.layers.get_all_layers(net)[1]:
+        close(compiled(net, wrt=wrt)([X, B], LABELS), want[:, 4:], 'float64')
+    f = theano.function([a, b], saliency_map(net, target=LABELS, input_var=b),
+                        mode=PY)
+    close(f(X, B), want[:, 4:], 'float64')
     with pytest.raises(ValueError, match=r'one of \[a, b\], got a variable'):
         saliency_map(net, input_var=T.dmatrix('c'))
-    f = theano.function([a.input_var, b.input_var],
-                        saliency_map(net, target=1, input_var=b.input_var),
-                        mode=PY)
-    W = net.W.get_value()
-    np.testing.assert_allclose(f(X, X[:, :2]), [W[4:, 1]] * 5)
     with pytest.raises(ValueError, match=r'depends on \[a\], too.*givens=\{a: '):
-        compiled(net, input_var=b.input_var)
-    f = compiled(net, input_var=b.input_var, givens={a.input_var: X})
-    np.testing.assert_allclose(f(X[:, :2], 1), [W[4:, 1]] * 5)
+        compiled(net, input_var=b)
+    f = compiled(net, input_var=b, givens={a: X})
+    close(f(B, LABELS), want[:, 4:], 'float64')
+
+
+def test_inputs_of_one_variable():
+    # as in siamese networks: the map is of the variable, once
+    x = T.dtensor3('x')
+    a, b = [InputLayer((None, 4), x[:, i], name='input') for i in range(2)]
+    net = lasagne.layers.ElemwiseSumLayer([a, b], coeffs=[1, 2])
+    f = compiled(DenseLayer(net, 2, nonlinearity=None), target=1)
+    maps = f(np.array([X, X]).swapaxes(0, 1))
+    assert maps.shape == (5, 2, 4) and maps.any()
+    np.testing.assert_allclose(maps[:, 1], 2 * maps[:, 0])
+    assert saliency_map(net, target=1).ndim == 3
+
+
+def test_inputs_of_one_name():
+    x, y = T.dmatrices('xy')
+    net = ConcatLayer([InputLayer((None, 4), v, name='a') for v in (x, y)])
+    f = compiled(net)
+    with pytest.raises(ValueError, match=r"a dict of \['a', 'a'\], got \['a'\]"):
+        f({'a': X})
+    assert len(f([X, X])) == 2
+
+
+def test_a_layer_that_others_have_for_their_own():
+    hidden = DenseLayer(InputLayer((None, 4), T.dmatrix()), 3, name='first')
+    dropped = lasagne.layers.DropoutLayer(hidden, name='drop')
+    assert 'respect to first of' in repr(compiled(dropped, wrt='first'))
+
+
+def words():
+    """A network of the indices of words, and of a matrix; its restatement."""
+    w, a = T.lmatrix('w'), T.dmatrix('a')
+    net = EmbeddingLayer(InputLayer((None, 3), w, name='words'), 7, 2,
+                         W=lasagne.init.Normal(1.), name='embedding')
+    net = ConcatLayer([lasagne.layers.FlattenLayer(net),
+                       InputLayer((None, 4), a, name='a')])
+    net = DenseLayer(net, 6, b=lasagne.init.Normal(.5))
+    net = DenseLayer(net, CLASSES, nonlinearity=softmax)
+    table, *values = lasagne.layers.get_all_param_values(net)
+    return net, w, a, table, list(zip(values[::2], values[1::2]))
+
+
+WORDS = np.array([[0, 1, 2], [3, 3, 6], [5, 0, 4], [1, 1, 1], [6, 2, 0]])
+
+
+@pytest.mark.parametrize('method', sorted(set(OPTIONS) - {'smoothgrad'}))
+def test_embeddings(method):
+    net, w, a, table, weights = words()
+    options, own = {}, {}
+    if method == 'integrated_gradients':
+        options, own = dict(baseline=.5), dict(baseline=np.r_[[.5] * 6, X[0]])
+    images = np.repeat(X[:1], 5, axis=0)
+    at = np.concatenate([table[WORDS].reshape(5, 6), images], axis=1)
+    want = restated(method, Model(weights), at, LABELS, **own)
+    close(compiled(net, wrt='embedding', method=method, **options)(
+        [WORDS, images], LABELS), want[:, :6].reshape(5, 3, 2), 'float64')
+    # of integers there is no map
+    f = compiled(net, method=method)
+    maps = f({'words': WORDS, 'a': images}, LABELS)
+    assert maps['words'] is None
+    if method != 'integrated_gradients':
+        close(maps['a'], want[:, 6:], 'float64')
+
+
+def test_integers_say_what_to_do():
+    net = lasagne.layers.get_all_layers(words()[0])[1]
+    net = DenseLayer(net, 2)
+    with pytest.raises(TypeError, match='say by wrt which layer'):
+        saliency_map(net)
+    f = compiled(net, GuidedBackprop, wrt='embedding')
+    assert f(WORDS).shape == (5, 3, 2)
+    assert repr(f) == ('<saliency function: gradient with respect to embedding '
+                       'under GuidedBackprop of int64 (None, 3)>')
+    with pytest.raises(TypeError, match='expected images of dtype int64'):
+        f(WORDS + .5)
+    np.testing.assert_array_equal(f(WORDS.tolist()), f(WORDS))
+    with pytest.raises(TypeError, match='expected images of dtype int64'):
+        f((WORDS + .5).tolist())  # which would be cut off
+
+
+@pytest.mark.parametrize('rule', RULES, ids=['plain', 'guided'])
+@pytest.mark.parametrize('method', sorted(OPTIONS))
+def test_hidden_layers(net, weights, method, rule):
+    h = reference.relu(X.dot(weights[0][0]) + weights[0][1])
+    options = dict(OPTIONS[method])
+    if method == 'integrated_gradients':
+        options['baseline'] = .25
+    want = restated(method, Model(weights[1:], rule), h, LABELS, **options)
+    f = compiled(net, rule, method=method, wrt='first', **options)
+    close(f(X, LABELS, batch_size=2), want, 'float64')
+    # the same of an expression
+    x, first = saliency_input(net), lasagne.layers.get_all_layers(net)[1]
+    hidden, output = lasagne.layers.get_output([first, net])
+    f = compiled(output, rule, method=method, wrt=hidden, input_var=x, **options)
+    close(f(X, LABELS), want, 'float64')
+    maps = saliency_map(output, rule, LABELS, method, wrt=hidden, **options)
+    close(theano.function([x], maps, mode=PY)(X), want, 'float64')
+    with pytest.raises(TypeError, match='expected input_var'):
+        compiled(output, rule, method=method, wrt=hidden)
+
+
+def test_what_has_no_map(net):
+    with pytest.raises(ValueError, match="perhaps you meant 'second'"):
+        saliency_map(net, wrt='secnd')
+    h = T.exp(saliency_input(net))
+    with pytest.raises(ValueError, match='made from another of .*: say one by wrt'):
+        saliency_map(h ** 2, input_var=[saliency_input(net), h])
+
+
+@pytest.mark.parametrize('rule', RULES, ids=['plain', 'guided'])
+def test_units(rule):
+    net = convnet()
+    model = ConvModel(net)
+    layer = lasagne.layers.get_all_layers(net)[1]
+    active = np.array([reference.relu(model.z(x)) for x in IMAGES])
+    c, i, j = np.unravel_index(active.min(axis=0).argmax(), active.shape[1:])
+    g = np.zeros(active.shape[1:])
+    g[c, i, j] = 1
+    want = np.array([model.from_layer(x, g, RULES[rule]) for x in IMAGES])
+    for network, target in ((net, ('convolution', c, i, j)), (layer, (c, i, j)),
+                            (lasagne.layers.get_output(layer), (c, i - 3, j))):
+        f = compiled(network, rule, target, input_var=saliency_input(net))
+        details = f.explain(IMAGES)
+        close(details.maps, want, 'float64')
+        assert details.logits is details.classes is None
+    np.testing.assert_allclose(details.scores, active[:, c, i, j])
+    g[c] = 1
+    close(compiled(net, rule, ('convolution', c))(IMAGES), np.array(
+        [model.from_layer(x, g, RULES[rule]) for x in IMAGES]), 'float64')
+
+
+def test_units_that_do_not_exist():
+    net = convnet()
+    with pytest.raises(ValueError, match="perhaps you meant 'convolution'"):
+        saliency_map(net, target=('convoluton', 1))
+    for wrong in (1, 2, 3, 4), (1.5,), ('convolution',), ():
+        with pytest.raises((IndexError, TypeError, ValueError)):
+            saliency_map(net, target=wrong)
+    with pytest.raises(IndexError):
+        compiled(net, target=('convolution', 4, 0, 0))(IMAGES)
+
+
+def test_several_classes_of_a_sample(net, weights):
+    every = np.array([restated('gradient', Model(weights), X, [c] * 5)
+                      for c in range(CLASSES)])
+    hot = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 1], [1, 1, 1], [0, 1, 0]])
+    want = np.einsum('nc,cnk->nk', hot, every)
+    f = compiled(net)
+    for target in hot, hot.astype(bool), hot.astype('float32'), hot.tolist():
+        details = f.explain(X, target, batch_size=2)
+        close(details.maps, want, 'float64')
+        close(theano.function([saliency_input(net)], saliency_map(
+            net, target=target), mode=PY)(X), want, 'float64')
+    np.testing.assert_array_equal(details.classes, [
+        [1, 2, -1], [0, -1, -1], [2, -1, -1], [0, 1, 2], [1, -1, -1]])
+    np.testing.assert_allclose(details.scores,
+                               (details.logits * hot).sum(axis=1))
+    x = T.dmatrix('x')  # an expression, whose number of classes is not known
+    g = compiled(3 * x, input_var=x)
+    close(g(X, np.eye(4)[LABELS]), 3 * np.eye(4)[LABELS], 'float64')
+    for columns in 1, 3, 5:
+        hot_ones = np.eye(columns)[[0] * 5]
+        with pytest.raises(ValueError, match=f'4 classes, got {columns} columns'):
+            g(X, hot_ones)
+        with pytest.raises(AssertionError, match='zeros and ones of its shape'):
+            saliency_map(3 * x, None, hot_ones, input_var=x).eval({x: X})
+    one_hot = np.eye(3)[LABELS]
+    np.testing.assert_array_equal(f.explain(X, one_hot).classes, LABELS)
+    for wrong, says in [(np.ones((5, 2)), '3 classes, got 2'),
+                        (hot - [[0], [1], [0], [0], [0]] * hot, 'for sample 1'),
+                        (hot[:4], 'for each of 5 images')]:
+        with pytest.raises(ValueError, match=says):
+            f(X, wrong)
 
 
 def test_wrong_networks(net):
@@ -176,7 +401,7 @@ def test_an_input_layer_of_an_expression():
         f = compiled(network, input_var=input_var)
         z = (2 * X - 1).dot(W)
         np.testing.assert_allclose(f(X), 2 * W.T[z.argmax(axis=1)])
-        assert f.shape == (None, None)
+        assert f.inputs[0].shape == (None, None)
     for wrong in T.bmatrix('raw') / np.float32(2), x + T.dmatrix('y'):
         network = DenseLayer(InputLayer((None, 4), wrong), 3)
         with pytest.raises(ValueError, match='the input layer has an expression'):

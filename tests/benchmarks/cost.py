@@ -29,8 +29,8 @@ NETWORKS = (['mlp-%d' % d for d in (10, 50, 100, 200)] +
 RULES = {'guided': 'GuidedBackprop', 'deconv': 'DeconvNet', 'zero':
          'ZeroBackprop', 'guided-gradient': 'GuidedGradient',
          'through': 'BackpropThrough', 'beta': 'BetaSmooth',
-         'rectgrad': 'RectGrad', 'lrp': 'EpsilonLRP',
-         'deeplift': 'DeepLiftRescale', 'straight': 'StraightThrough',
+         'rectgrad': 'RectGrad',
+         'straight': 'StraightThrough',
          'reversal': 'GradientReversal'}
 DEFAULT_RULES = ['guided', 'deconv', 'zero']
 OTHERS = ['opaque', 'inline']

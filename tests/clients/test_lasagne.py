@@ -12,15 +12,9 @@ from theano.compile.builders import OpFromGraph
 
 from gradmod import GuidedBackprop, GuidedGradient, modified, override_in
 
-from .. import internals
-
+pytestmark = pytest.mark.usefixtures('little_c_code')
 MODE = theano.Mode('c|py', 'fast_compile')
 ROWS, SERIES, IMAGES, VOLUMES = (4, 5), (3, 4, 9), (2, 3, 8, 8), (2, 2, 6, 6, 6)
-
-
-@pytest.fixture(autouse=True)
-def little_c_code(monkeypatch):
-    internals.little_c_code(monkeypatch, 'Conv|Corr|Pool')
 
 
 def guided_relu(z):

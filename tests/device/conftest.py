@@ -3,13 +3,19 @@
 A run of all tests without a GPU in the Theano flags leaves this folder out.
 With one, a device that did not start fails every test.
 """
+import functools
 import os
+import pickle
 import subprocess
 import sys
 
 import pytest
 import theano
+import theano.scalar as scalar
 
+# Theano leaves a mark that keeps child processes from the GPU, those of
+# pytest-xdist too.
+os.environ.pop('THEANO_GPU_IS_ALREADY_ACTIVE', None)
 flags = theano.config
 on_gpu = (flags.device != 'cpu' or flags.contexts
           or getattr(flags, 'init_gpu_device', ''))
@@ -17,7 +23,6 @@ old = theano.__version__.startswith('0.9.')
 here = os.path.dirname(os.path.abspath(__file__))
 collect_ignore = [name for name in os.listdir(here) if name.startswith('test_')
                   and not (old if name == 'test_old_backend.py' else on_gpu)]
-lines = []
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -30,6 +35,24 @@ def device_is_active():
             'start' % flags.device)
         assert None in gpuarray.type.list_contexts()
         assert flags.floatX == 'float32'
+
+
+@pytest.fixture
+def loops():
+    """A compilation mode for loops: Theano's on the device are CUDA's alone."""
+    mode = theano.compile.get_default_mode()
+    return (mode if flags.device.startswith('cuda')
+            else mode.excluding('local_gpua_scan_to_gpua'))
+
+
+@pytest.fixture
+def maximum(monkeypatch):
+    """`T.maximum` and `T.minimum` on OpenCL, where Theano's do not compile."""
+    for op in scalar.Maximum, scalar.Minimum:
+        def c_code(self, *args, c_code=op.c_code):
+            return c_code(self, *args).replace('nan("")', 'NAN')
+        if flags.device.startswith('opencl'):
+            monkeypatch.setattr(op, 'c_code', c_code)
 
 
 @pytest.fixture(scope='session')
@@ -47,11 +70,9 @@ def dev1():
 def child():
     """Start a Python command in a new process; return a function that waits."""
     def start(*command, **more_flags):
-        # Theano leaves a mark that keeps child processes from the GPU.
-        env = {k: v for k, v in os.environ.items()
-               if k != 'THEANO_GPU_IS_ALREADY_ACTIVE'}
-        env['THEANO_FLAGS'] = ','.join(
-            [env['THEANO_FLAGS']] + ['%s=%s' % f for f in more_flags.items()])
+        env = dict(os.environ, THEANO_FLAGS=','.join(
+            [os.environ['THEANO_FLAGS']]
+            + ['%s=%s' % f for f in more_flags.items()]))
         root = os.path.dirname(os.path.dirname(here))
         process = subprocess.Popen(
             [sys.executable] + list(command), cwd=root, env=env,
@@ -66,12 +87,31 @@ def child():
 
 
 @pytest.fixture(scope='session')
-def report():
+def cpu(child, tmpdir_factory):
+    """A function that returns `convnet.results` from a process on the CPU."""
+    path = str(tmpdir_factory.mktemp('cpu').join('results'))
+    # It compiles while this process does, where Theano would wait its turn.
+    wait = child('-m', 'tests.device.convnet', path, device='cpu', contexts='',
+                 base_compiledir=os.path.join(flags.compiledir, 'cpu'))
+
+    @functools.lru_cache()
+    def results():
+        wait()
+        with open(path, 'rb') as f:
+            return pickle.load(f)
+    return results
+
+
+@pytest.fixture
+def report(record_property):
     """A function that adds a line to what is printed after the tests."""
-    return lines.append
+    return functools.partial(record_property, 'device')
 
 
 def pytest_terminal_summary(terminalreporter):
+    lines = [line for reports in terminalreporter.stats.values()
+             for test in reports if getattr(test, 'when', None) == 'call'
+             for name, line in test.user_properties if name == 'device']
     gpuarray = sys.modules.get('theano.gpuarray')
     if lines and gpuarray and gpuarray.pygpu_activated:
         terminalreporter.section('devices')

@@ -6,6 +6,7 @@ import pickle
 import sys
 
 import gradmod
+from gradmod import lrp
 
 import lasagne
 import numpy as np
@@ -16,6 +17,11 @@ from lasagne.layers import (Conv2DLayer, DenseLayer, ElemwiseSumLayer,
 
 relu = lasagne.nonlinearities.rectify
 RULES = ['GuidedBackprop', 'DeconvNet', 'ZeroBackprop']
+MAPS = {  # the rule, the method, its options
+    'EpsilonPlus': (lrp.EpsilonPlus(), 'relevance', {}),
+    'smoothgrad': (gradmod.GuidedBackprop, 'smoothgrad', {'samples': 5}),
+    'integrated_gradients': (None, 'integrated_gradients', {'steps': 5}),
+}
 SHAPE = (4, 3, 12, 12)
 
 
@@ -24,10 +30,14 @@ def shared(value, context=None):
     return theano.shared(value.astype('float32'), **target)
 
 
-def correlate(input, W, image_shape, **kwargs):
-    """A convolution that does not turn its filters around."""
-    return T.nnet.conv2d(input, W, input_shape=image_shape, filter_flip=False,
-                         **kwargs)
+def correlate(input, W, input_shape=None, filter_shape=None, image_shape=None,
+              filter_flip=True, **kwargs):
+    """A convolution that does not turn its filters around.
+
+    Lasagne 0.1 calls the input's shape `image_shape`.
+    """
+    return T.nnet.conv2d(input, W, input_shape or image_shape, filter_shape,
+                         filter_flip=False, **kwargs)
 
 
 def network(a, b, context=None):
@@ -93,10 +103,19 @@ def images():
     return np.random.RandomState(1).randn(*SHAPE).astype('float32')
 
 
+def maps(name, mode=None):
+    """A function that returns the maps of one class by a row of MAPS."""
+    rule, method, options = MAPS[name]
+    return gradmod.compile_saliency_function(
+        network(relu, relu), rule, 2, method, mode=mode, **options)
+
+
 def results():
     """What the functions return, by the rule's name; 'None' is plain."""
-    return {str(name): saliency(network(*rectifiers(name)))(images())
-            for name in [None] + RULES}
+    found = {str(name): saliency(network(*rectifiers(name)))(images())
+             for name in [None] + RULES}
+    found.update((name, maps(name)(images())) for name in MAPS)
+    return found
 
 
 if __name__ == '__main__':

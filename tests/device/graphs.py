@@ -7,6 +7,7 @@ import theano.tensor as T
 from theano.gpuarray.elemwise import GpuElemwise
 from theano.gpuarray.type import GpuArrayType
 
+from gradmod._theano import Scan
 from gradmod.device import is_transfer
 from gradmod.op import GradientOverrideOp
 from gradmod.rectifiers import guided_rectifier, rectifier
@@ -14,8 +15,11 @@ from gradmod.rectifiers import guided_rectifier, rectifier
 RULE_OPS = type(guided_rectifier.scalar_op), type(rectifier.scalar_op)
 
 
-def nodes(f):
-    return f.maker.fgraph.toposort()
+def nodes(f, loops=False):
+    """All nodes of a compiled function, those inside of its loops too."""
+    found = f.maker.fgraph.toposort()
+    inner = [n.op.fn for n in found if loops and isinstance(n.op, Scan)]
+    return found + [n for g in inner for n in nodes(g, loops)]
 
 
 def transfers(f):

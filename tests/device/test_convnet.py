@@ -1,5 +1,3 @@
-import functools
-import os
 import pickle
 
 import numpy as np
@@ -7,7 +5,6 @@ import pytest
 import theano
 import theano.tensor as T
 from lasagne.layers import get_output
-from theano import config
 from theano.gpuarray.basic_ops import GpuFromHost, HostFromGpu
 
 import gradmod
@@ -18,22 +15,6 @@ from .convnet import (RULES, gradient, images, network, rectifiers, relu,
                       saliency)
 
 pytestmark = pytest.mark.filterwarnings('ignore:The `image_shape` keyword')
-
-
-@pytest.fixture(scope='module')
-def cpu(child, tmpdir_factory):
-    """A function that returns `convnet.results` from a process on the CPU."""
-    path = str(tmpdir_factory.mktemp('cpu').join('results'))
-    # It compiles while this process does, where Theano would wait its turn.
-    wait = child('-m', 'tests.device.convnet', path, device='cpu', contexts='',
-                 base_compiledir=os.path.join(config.base_compiledir, 'cpu'))
-
-    @functools.lru_cache()
-    def results():
-        wait()
-        with open(path, 'rb') as f:
-            return pickle.load(f)
-    return results
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,511 @@
+"""Patterns and maps against their formulas in numpy, one unit at a time."""
+import functools
+import pickle
+import sys
+import warnings
+
+import lasagne
+import numpy as np
+import pytest
+import theano
+import theano.tensor as T
+from lasagne import layers as L
+from lasagne.nonlinearities import leaky_rectify, rectify, softmax, tanh
+
+from gradmod import (GuidedBackprop, compile_saliency_function, lrp, modified,
+                     saliency_map)
+from gradmod.network import named_layers
+from gradmod.pattern import (PatternAttribution, PatternNet, Patterns,
+                             fit_patterns, rectified)
+
+MODE = theano.Mode('c|py', 'fast_compile')
+RNG = np.random.RandomState(3)
+
+
+@pytest.fixture(autouse=True)
+def float64(little_c_code, monkeypatch):
+    monkeypatch.setattr(theano.compile.mode, 'instantiated_default_mode', MODE)
+    monkeypatch.setattr(theano.config, 'floatX', 'float64')
+
+
+def values(*shape):
+    return RNG.randn(*shape)
+
+
+def network_input(*shape):
+    x = T.TensorType('float64', [False] * (len(shape) + 1))('x')
+    return L.InputLayer((None,) + shape, x)
+
+
+def of(net, kind, **kwargs):
+    layer = getattr(L, kind)(net, **kwargs)
+    for parameter in layer.params:
+        parameter.set_value(values(*parameter.get_value().shape))
+    return layer
+
+
+def output(net, images):
+    (x,) = [layer.input_var for layer in L.get_all_layers(net)
+            if isinstance(layer, L.InputLayer)]
+    return theano.function([x], L.get_output(net, deterministic=True),
+                           mode=MODE)(images)
+
+
+def maps(net, composite, images, target=None):
+    return compile_saliency_function(net, composite, target, 'relevance')(
+        images)
+
+
+def close(got, wanted, tolerance=1e-10):
+    assert got.shape == wanted.shape
+    assert abs(got - wanted).max() <= tolerance * abs(wanted).max() > 0
+
+
+def formula(xs, ys, w, positive):
+    """The pattern of one unit, of rows of its inputs and of its outputs."""
+    on = ys > 0 if positive else ys == ys
+    v = ((xs[on] * ys[on, None]).mean(axis=0)
+         - xs[on].mean(axis=0) * ys.mean())
+    return v / (w @ v)
+
+
+# A network with pooling: two convolutions, a dense layer, logits.
+
+def vgg():
+    net = of(network_input(2, 6, 6), 'Conv2DLayer', num_filters=3,
+             filter_size=3, pad='same', name='one')
+    net = L.MaxPool2DLayer(net, 2)
+    net = of(net, 'Conv2DLayer', num_filters=4, filter_size=2, name='two')
+    net = of(L.DropoutLayer(net), 'DenseLayer', num_units=5, name='three')
+    return of(net, 'DenseLayer', num_units=3, nonlinearity=softmax,
+              name='four')
+
+
+class Slow:
+    """It in numpy, with what patterns and maps are."""
+
+    def __init__(self, net):
+        self.weights = [
+            (W[:, :, ::-1, ::-1] if W.ndim == 4 else W, b) for W, b in
+            zip(*[iter(L.get_all_param_values(net))] * 2)]
+
+    def convolve(self, x, W, b):
+        """Places (top, left) and, for each, patches and outputs."""
+        size = W.shape[-1]
+        for i in range(x.shape[2] - size + 1):
+            for j in range(x.shape[3] - size + 1):
+                patch = x[:, :, i:i + size, j:j + size].reshape(len(x), -1)
+                yield i, j, patch, patch @ W.reshape(len(W), -1).T + b
+
+    def forward(self, images):
+        """Of each layer: rows of inputs, rows of outputs, and the image."""
+        (W1, b1), (W2, b2), (W3, b3), (W4, b4) = self.weights
+        padded = np.pad(images, [(0, 0), (0, 0), (1, 1), (1, 1)])
+        h1 = np.zeros((len(images), 3, 6, 6))
+        rows = [[], []]
+        for i, j, patch, y in self.convolve(padded, W1, b1):
+            rows[0].append((patch, y))
+            h1[:, :, i, j] = np.maximum(y, 0)
+        pooled = h1.reshape(-1, 3, 3, 2, 3, 2).max(axis=(3, 5))
+        h2 = np.zeros((len(images), 4, 2, 2))
+        for i, j, patch, y in self.convolve(pooled, W2, b2):
+            rows[1].append((patch, y))
+            h2[:, :, i, j] = np.maximum(y, 0)
+        flat = h2.reshape(len(images), -1)
+        y3 = flat @ W3 + b3
+        y4 = np.maximum(y3, 0) @ W4 + b4
+        return [tuple(map(np.concatenate, zip(*r))) for r in rows] + [
+            (flat, y3), (np.maximum(y3, 0), y4)], (padded, h1, pooled, h2)
+
+    def patterns(self, images):
+        for k, (xs, ys) in enumerate(self.forward(images)[0]):
+            W = self.weights[k][0]
+            units = W if W.ndim == 4 else W.T
+            a = np.array([formula(xs, ys[:, i], units[i].ravel(), k < 3)
+                          for i in range(len(units))])
+            yield a.reshape(W.shape) if W.ndim == 4 else a.T
+
+    def map(self, image, patterns, attribution):
+        rows, (padded, h1, pooled, h2) = self.forward(image[None])
+        A = [a * W if attribution else a
+             for a, (W, _) in zip(patterns, self.weights)]
+        y4 = rows[3][1][0]
+        r = A[3][:, y4.argmax()] * y4.max()
+        r = (A[2] @ (r * (rows[2][1][0] > 0))).reshape(4, 2, 2)
+        below = np.zeros((3, 3, 3))
+        for u, i, j in zip(*np.nonzero(h2[0] > 0)):
+            below[:, i:i + 2, j:j + 2] += A[1][u] * r[u, i, j]
+        result = np.zeros((2, 8, 8))
+        for u, i, j in zip(*np.nonzero(h1[0] > 0)):
+            if h1[0, u, i, j] == pooled[0, u, i // 2, j // 2]:
+                result[:, i:i + 3, j:j + 3] += (
+                    A[0][u] * below[u, i // 2, j // 2])
+        return result[:, 1:-1, 1:-1]
+
+
+@functools.lru_cache(None)
+def fitted():
+    """The network, images, and its patterns of these; computed once."""
+    RNG.seed(3)
+    net, images = vgg(), values(40, 2, 6, 6) + .3
+    return net, images, fit_patterns(net, images, batch_size=15)
+
+
+def test_patterns_and_maps():
+    (net, images, patterns), slow = fitted(), Slow(fitted()[0])
+    assert [*patterns] == ['one', 'two', 'three', 'four']
+    wanted = list(slow.patterns(images))
+    for name, a in zip(patterns, wanted):
+        close(patterns[name], a[:, :, ::-1, ::-1] if a.ndim == 4 else a)
+    for composite in PatternNet(patterns), PatternAttribution(patterns):
+        close(maps(net, composite, images[:3]), np.array([
+            slow.map(image, wanted, isinstance(composite, PatternAttribution))
+            for image in images[:3]]))
+    expression = saliency_map(net, PatternNet(patterns), method='relevance')
+    x = L.get_all_layers(net)[0].input_var
+    close(theano.function([x], expression, mode=MODE)(images[:3]),
+          maps(net, PatternNet(patterns), images[:3]))
+
+
+def test_parts_of_the_data_add_up():
+    net, images, whole = fitted()
+    some = fit_patterns(net, (images[i:i + 7] for i in [0, 7, 14, 99]))
+    both = pickle.loads(pickle.dumps(some)) + fit_patterns(net, [images[21:]])
+    for name, s in whole.statistics.items():
+        assert s.n == both.statistics[name].n == {
+            'one': 36, 'two': 4}.get(name, 1) * 40
+        close(both[name], whole[name])
+        assert abs(some[name] - whole[name]).max() > .01
+    with pytest.raises(ValueError, match='one network, with the same weights'):
+        whole + fit_patterns(vgg(), images)
+
+
+def test_saving(tmp_path):
+    net, images, patterns = fitted()
+    path = str(tmp_path / 'a.file')
+    patterns.save(path)
+    loaded = Patterns.load(path)
+    both, wanted = loaded + loaded, patterns + patterns
+    for name in patterns:
+        np.testing.assert_array_equal(loaded[name], patterns[name])
+        np.testing.assert_array_equal(both[name], wanted[name])
+    assert repr(loaded) == ('<patterns of one (3, 2, 3, 3), two (4, 3, 2, 2), '
+                            'three (16, 5), four (5, 3)>')
+    np.savez(str(tmp_path / 'b.npz'), *L.get_all_param_values(net))
+    with pytest.raises(ValueError, match='what Patterns.save wrote'):
+        Patterns.load(str(tmp_path / 'b.npz'))
+
+
+def made(name, *shape, **kwargs):
+    return name, shape, kwargs
+
+
+LAYERS = [
+    made('DenseLayer', 2, 3, num_units=4),
+    made('NINLayer', 3, 2, 2, num_units=4),
+    made('NINLayer', 3, 2, num_units=4, untie_biases=True),
+    made('Conv1DLayer', 2, 7, num_filters=3, filter_size=3, stride=2),
+    made('Conv2DLayer', 2, 3, 4, num_filters=3, filter_size=3, pad='same'),
+    made('Conv2DLayer', 1, 5, 5, num_filters=2, filter_size=2, stride=2,
+         untie_biases=True),
+    made('Conv2DLayer', 1, 4, 4, num_filters=1, filter_size=3, pad='full',
+         b=None)]
+MASTER = [
+    made('DenseLayer', 3, 4, num_units=2, num_leading_axes=2),
+    made('Conv2DLayer', 4, 3, 3, num_filters=4, filter_size=2, num_groups=2),
+    made('Conv3DLayer', 2, 2, 3, 3, num_filters=2, filter_size=2),
+    made('TransposedConv2DLayer', 2, 2, 2, num_filters=3, filter_size=2,
+         stride=2),
+    made('DilatedConv2DLayer', 2, 4, 4, num_filters=3, filter_size=2,
+         dilation=2)]
+MASTER = [] if lasagne.__version__ == '0.1' else MASTER
+
+
+@pytest.mark.parametrize('f', [rectify, tanh])
+@pytest.mark.parametrize('name, shape, kwargs', LAYERS + MASTER)
+def test_layers(name, shape, kwargs, f):
+    """The x of a weight is what the layer makes of that weight alone, of 1."""
+    layer = of(network_input(*shape), name, nonlinearity=f, **kwargs)
+    images, W = values(12, *shape), layer.W.get_value()
+    (a,) = fit_patterns(layer, images, batch_size=5).values()
+    x, axis = layer.input_layer.input_var, 1
+    if name == 'DenseLayer':
+        axis = len(layer.output_shape) - 1
+    layer.nonlinearity = lambda z: z
+    z = theano.function([x], layer.get_output_for(x), mode=MODE)
+
+    def rows():
+        v = np.moveaxis(z(images), axis, 0)
+        return v.reshape(len(v), -1)
+    ys = rows()
+    if layer.b is not None:
+        layer.b.set_value(0 * layer.b.get_value())
+    weights = [[] for _ in ys]  # of each unit: numbers and inputs
+    for k in range(W.size):
+        layer.W.set_value(np.eye(W.size)[k].reshape(W.shape))
+        xs = rows()
+        (unit,) = {*np.nonzero(xs)[0]}
+        weights[unit].append((k, xs[unit]))
+    wanted = np.zeros(W.size)
+    for y, pairs in zip(ys, weights):
+        k, xs = zip(*pairs)
+        wanted[[*k]] = formula(np.array(xs).T, y, W.ravel()[[*k]],
+                               f is rectify)
+    close(a, wanted.reshape(W.shape))
+
+
+class BatchNorm(L.Layer):
+    """Of each channel, some of a scale below 0."""
+
+    def __init__(self, incoming):
+        super().__init__(incoming)
+        shape = self.input_shape[1:2]
+        self.scale = self.add_param(values(*shape), shape, 'scale')
+        self.shift = self.add_param(values(*shape), shape, 'shift')
+
+    def get_output_for(self, x, deterministic=False, **kwargs):
+        pattern = ['x', 0] + ['x'] * (x.ndim - 2)
+        return (x * self.scale.dimshuffle(pattern)
+                + self.shift.dimshuffle(pattern))
+
+
+@pytest.mark.parametrize('f', [rectify, tanh])
+def test_batch_norm_is_merged(f):
+    W, b, images = values(4, 2, 2, 2), values(4), values(9, 2, 4, 4)
+    net = L.Conv2DLayer(network_input(2, 4, 4), 4, 2, W=W, b=b,
+                        nonlinearity=None, name='one')
+    norm = BatchNorm(net)
+    scale, shift = norm.scale.get_value(), norm.shift.get_value()
+    net = L.NonlinearityLayer(norm, f)
+    plain = L.Conv2DLayer(network_input(2, 4, 4), 4, 2, nonlinearity=f,
+                          W=W * scale.reshape(-1, 1, 1, 1),
+                          b=b * scale + shift, name='one')
+    V, results = values(36, 2), []
+    for below in net, plain:
+        top = L.DenseLayer(below, 2, W=V, nonlinearity=None, name='two')
+        patterns = fit_patterns(top, images)
+        results.append([patterns['one'], patterns['two']] + [
+            maps(top, composite(patterns), images)
+            for composite in (PatternNet, PatternAttribution)])
+    for got, wanted in zip(*results):
+        close(got, wanted)
+
+
+# What a rectifier is.
+
+def below(f=None):
+    return L.DenseLayer(network_input(3), 3, nonlinearity=f)
+
+
+def sum_with_itself(layer):
+    return L.ElemwiseSumLayer([layer, layer])
+
+
+@pytest.mark.parametrize('wanted, build', [
+    (True, lambda: below(rectify)), (True, lambda: below(T.nnet.relu)),
+    (True, lambda: below(lambda z: T.maximum(z, 0))),
+    (True, lambda: below(GuidedBackprop(rectify))),
+    (True, lambda: L.NonlinearityLayer(below())),
+    (True, lambda: L.NonlinearityLayer(L.DropoutLayer(BatchNorm(below())))),
+    (True, lambda: L.NonlinearityLayer(L.GaussianNoiseLayer(below()))),
+    (False, below), (False, lambda: below(tanh)),
+    (False, lambda: below(softmax)), (False, lambda: below(leaky_rectify)),
+    (False, lambda: BatchNorm(below())),
+    (False, lambda: L.NonlinearityLayer(below(tanh))),
+    (False, lambda: L.NonlinearityLayer(sum_with_itself(below()))),
+    (False, lambda: (lambda v: L.ElemwiseSumLayer(
+        [v, L.NonlinearityLayer(v)]))(below())),
+    (False, lambda: L.NonlinearityLayer(L.FeaturePoolLayer(below(), 3)))])
+def test_what_follows(wanted, build):
+    layers = L.get_all_layers(build())
+    assert rectified(layers[1], layers) is wanted
+
+
+def two_layers(W, f):
+    net = L.DenseLayer(network_input(2), 2, W=W, b=None, nonlinearity=f)
+    return L.DenseLayer(net, 1, W=np.ones((2, 1)), nonlinearity=None)
+
+
+@pytest.mark.parametrize('f, at_0, at_4', [
+    (rectify, 0, 1), (lambda z: T.maximum(z, 0), 0, 1),
+    (GuidedBackprop(rectify), 0, 1), (leaky_rectify, .505, 1),
+    (tanh, 1, 1 - np.tanh(4) ** 2)], ids=range(5))
+def test_the_gate(f, at_0, at_4):
+    """At 0 a rectifier is closed; others have the gradient of theirs."""
+    net = two_layers(np.array([[1., 1], [-1, 1]]), f)
+    patterns = fit_patterns(net, values(30, 2))
+    a, b = patterns.values()
+    got = compile_saliency_function(net, PatternNet(patterns))(
+        np.array([[2., 2]]))
+    close(got, (a @ (b[:, 0] * [at_0, at_4]))[None])
+
+
+@pytest.mark.filterwarnings('ignore:of 30 maps')  # both units are closed
+def test_a_layer_of_its_own_may_be_the_gate():
+    W, images = values(2, 2), values(30, 2)
+    net = two_layers(W, rectify)
+    apart = L.DenseLayer(L.NonlinearityLayer(L.DropoutLayer(
+        two_layers(W, None).input_layer)), 1, W=np.ones((2, 1)),
+        nonlinearity=None)
+    close(*[maps(v, PatternNet(Patterns(dict(zip(
+        ['#1 DenseLayer', last], fit_patterns(v, images).statistics.values()
+    )))), images) for v, last in [(net, '#2 DenseLayer'),
+                                  (apart, '#4 DenseLayer')]])
+
+
+def test_attributions_of_a_layer_sum_to_its_output():
+    net = of(network_input(5), 'DenseLayer', num_units=3, nonlinearity=None)
+    images = values(20, 5)
+    got = maps(net, PatternAttribution(fit_patterns(net, images)), images)
+    close(got.sum(axis=1), output(net, images).max(axis=1))
+
+
+def test_sums_and_averages_keep_their_gradient():
+    one = of(network_input(2, 4, 4), 'Conv2DLayer', num_filters=2,
+             filter_size=3, nonlinearity=None, name='one')
+    two = of(one.input_layer, 'Conv2DLayer', num_filters=2, filter_size=3,
+             nonlinearity=None, name='two')
+    net = L.GlobalPoolLayer(L.ElemwiseSumLayer([one, two], coeffs=[2, -1]))
+    images = values(20, 2, 4, 4)
+    patterns = fit_patterns(net, images)
+    got = compile_saliency_function(net, PatternNet(patterns), target=1)(
+        images[:1])
+    wanted = np.zeros((1, 2, 4, 4))
+    for name, factor in ('one', 2), ('two', -1):
+        for i, j in np.ndindex(2, 2):
+            wanted[0, :, i:i + 3, j:j + 3] += (
+                factor / 4 * patterns[name][1, :, ::-1, ::-1])
+    close(got, wanted)
+
+
+def test_rules_of_ones_own_come_first():
+    net, images, patterns = fitted()
+    rows = PatternNet(patterns, {'one': lrp.Flat()}).plan(named_layers(net))
+    rules = {place.name: place.cells[-1] for place, _ in rows}
+    assert [rules[name] for name in patterns] == ['Flat()'] + ['Signal()'] * 3
+    assert rules['#2 MaxPool2DLayer'] == 'Winner()'
+
+
+# What data there may be.
+
+@pytest.mark.parametrize('batch_size', [10, 5000])
+def test_float32_with_large_values(batch_size):
+    """Sums over batches lose nothing, nor does a mean far from 0."""
+    theano.config.floatX = 'float32'
+    W = values(6, 4).astype('float32')
+    net = L.DenseLayer(L.InputLayer((None, 6)), 4, W=W, nonlinearity=None)
+    images = (1000 + 10 * values(5000, 6)).astype('float32')
+    (a,) = fit_patterns(net, images, batch_size).values()
+    xs = images.astype(float)
+    close(a, np.transpose([formula(xs, xs @ w, w, False)
+                           for w in W.T.astype(float)]), 1e-5)
+
+
+def test_an_input_with_an_expression():
+    x, W = T.dmatrix('x'), values(3, 2)
+    net = L.DenseLayer(L.InputLayer((None, 3), 2 * x - 1), 2, W=W)
+    plain = L.DenseLayer(network_input(3), 2, W=W)
+    images = values(20, 3)
+    close(fit_patterns(net, images)['#1 DenseLayer'],
+          fit_patterns(plain, 2 * images - 1)['#1 DenseLayer'])
+
+
+def test_layers_that_share_their_weights():
+    W, images = theano.shared(values(3, 3)), values(20, 3)
+    results = []
+    for other in W, W.get_value():
+        net = L.DenseLayer(network_input(3), 3, W=W)
+        net = L.DenseLayer(net, 3, W=other, nonlinearity=None)
+        results.append(fit_patterns(net, images))
+    for name in results[0]:
+        close(results[0][name], results[1][name])
+
+
+def test_progress(capsys, monkeypatch):
+    net, images, _ = fitted()
+    fit_patterns(net, images, batch_size=10, progress=True)
+    assert '4/4' in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, 'tqdm', None)
+    with pytest.raises(ImportError, match='progress=True needs tqdm'):
+        fit_patterns(net, images, progress=True)
+
+
+# What does not fit.
+
+@pytest.mark.parametrize('batches, message', [
+    ([], 'expected images, got none'),
+    ([np.ones((0, 3))], 'expected images, got none'),
+    (np.full((2, 3), np.nan), 'finite')])
+def test_images_of_no_use(batches, message):
+    with pytest.raises(ValueError, match=message):
+        fit_patterns(below(rectify), batches)
+
+
+@pytest.mark.parametrize('build', [
+    lambda: L.NonlinearityLayer(network_input(3)),
+    lambda: L.ConcatLayer([below(), below()])])
+def test_networks_of_no_use(build):
+    with pytest.raises(ValueError, match='one input, with weights'):
+        fit_patterns(build(), values(2, 3))
+
+
+def test_layers_of_one_name():
+    net = L.DenseLayer(L.DenseLayer(network_input(3), 3, name='a'), 3,
+                       name='a')
+    with pytest.raises(ValueError, match=r"different names, got \['a', 'a'\]"):
+        fit_patterns(net, values(2, 3))
+
+
+def test_patterns_of_another_network():
+    net, images, patterns = fitted()
+    with pytest.raises(TypeError, match='what fit_patterns returns'):
+        PatternNet(dict(patterns))
+    other = of(network_input(2, 6, 6), 'Conv2DLayer', num_filters=3,
+               filter_size=2, name='one')
+    with pytest.raises(ValueError, match=r'one of the shape .*\(3, 2, 2, 2\)'):
+        modified(other, PatternNet(patterns))
+    other.name = 'once'
+    with pytest.raises(ValueError, match="'once': perhaps you meant 'one'"):
+        modified(other, PatternAttribution(patterns))
+    with modified(other, PatternNet(patterns, {'once': lrp.Epsilon()})) as m:
+        output(other, images)
+    assert len(m) == 1
+    with pytest.warns(UserWarning, match='weights of one, two.* fit them'):
+        PatternNet(patterns).plan(named_layers(vgg()))
+
+
+def test_units_without_a_pattern():
+    W, images = np.array([[-1., 0], [-1, 1], [0, 1]]), abs(values(9, 3))
+    net = L.DenseLayer(network_input(3), 2, W=W, name='one')
+    patterns = fit_patterns(net, images)
+    np.testing.assert_array_equal(patterns['one'][:, 0], 0)
+    close(patterns['one'][:, 1], formula(images, images @ W[:, 1], W[:, 1],
+                                         True))
+    with pytest.warns(UserWarning, match=r'without a pattern: one \(1 of 2\)'):
+        PatternNet(patterns).plan(named_layers(net))
+    dead = L.DenseLayer(network_input(3), 2, W=-abs(W), name='one')
+    with pytest.raises(ValueError, match='no unit of one has a pattern'):
+        modified(dead, PatternNet(fit_patterns(dead, images)))
+
+
+def test_a_unit_that_is_constant_has_none():
+    """What is left is rounding, of any direction."""
+    images = np.concatenate([values(50, 2), np.full((50, 1), .1)], axis=1)
+    W = np.array([[0., 1], [0, 1], [3, 1]])
+    net = L.DenseLayer(network_input(3), 2, W=W, name='one')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        patterns = fit_patterns(net, images, batch_size=7)
+    np.testing.assert_array_equal(patterns['one'][:, 0], 0)
+    assert abs(patterns['one'][:, 1]).min() > 0
+
+
+if MASTER:
+    def test_weights_of_one_place_have_no_pattern():
+        net = of(network_input(2, 4, 4), 'LocallyConnected2DLayer',
+                 num_filters=3, filter_size=3, name='one')
+        net = of(net, 'DenseLayer', num_units=2, name='two')
+        patterns = fit_patterns(net, values(20, 2, 4, 4))
+        assert [*patterns] == ['two']
+        with pytest.raises(ValueError, match="no pattern of layer 'one'"):
+            modified(net, PatternNet(patterns))
