@@ -8,6 +8,7 @@ import theano
 import theano.tensor as T
 from lasagne import layers as L
 from lasagne.nonlinearities import rectify
+from theano.compile.builders import OpFromGraph
 
 from gradmod import GuidedBackprop, GuidedGradient, modified, override_in
 
@@ -19,7 +20,7 @@ ROWS, SERIES, IMAGES, VOLUMES = (4, 5), (3, 4, 9), (2, 3, 8, 8), (2, 2, 6, 6, 6)
 def guided_relu(z):
     """The recipe, by nothing but Theano's own class."""
     x = z.type()
-    op = theano.OpFromGraph(
+    op = OpFromGraph(
         [x], [T.nnet.relu(x)], inline=True, grad_overrides=lambda xs, gs: [
             gs[0] * T.cast((xs[0] > 0) & (gs[0] > 0), gs[0].dtype)])
     return op(z)
