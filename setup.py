@@ -38,8 +38,9 @@ version = re.search(r"^__version__ = '([^']+)'",
 def theano_pymc_is_here():
     """Whether the environment has the other distribution of Theano's package.
 
-    pip knows no "or". What Theano-PyMC's users have is enough for gradmod, and
-    Theano would be put over it, file by file.
+    pip knows no "or". Theano-PyMC is enough for gradmod, and Theano would be put
+    over it, file by file. It is seen where pip builds from source; uv, and who
+    installs a wheel, has to say --no-deps.
     """
     folder = sysconfig.get_path('purelib')
     return os.path.isdir(folder) and any(
