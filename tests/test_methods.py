@@ -141,8 +141,10 @@ def test_no_float64_where_all_is_float32():
     nets = {False: mlp('float32')[0], True: convnet('float32')}
     with change_flags(floatX='float32', warn_float64='raise'):
         for method in METHODS:
-            options = dict(OPTIONS.get(method, {'layer': 'convolution'}))
-            cam = 'layer' in options
+            cam = 'cam' in method
+            options = dict(OPTIONS.get(method, {}))
+            if cam:
+                options['layer'] = 'convolution'
             saliency_map(nets[cam], method=method, **options)
             saliency_map(nets[cam], target='all', method=method, **options)
 
