@@ -10,6 +10,7 @@ import theano.tensor as T
 from lasagne import layers as L
 from lasagne.nonlinearities import (leaky_rectify, rectify, softmax, tanh,
                                     very_leaky_rectify)
+from theano.tensor.signal.pool import pool_2d
 
 from gradmod import lrp, modified
 from gradmod._theano import io_toposort
@@ -600,7 +601,7 @@ POSITIVE = [
     lambda x: abs(x).mean(axis=0), lambda x: T.max(abs(x), axis=1),
     lambda x: T.inc_subtensor(T.zeros((3, 3))[:2, :3], abs(x)),
     lambda x: T.switch(x > 0, abs(x), 0), lambda x: T.cast(abs(x), 'float32'),
-    lambda x: theano.tensor.signal.pool.pool_2d(abs(x), (2, 2))]
+    lambda x: pool_2d(abs(x), (2, 2))]
 ANY = [lambda x: x, lambda x: -abs(x), lambda x: abs(x) - 1, T.tanh,
        lambda x: x + abs(x) * 2, lambda x: abs(x) * -1, leaky_rectify,
        very_leaky_rectify, lambda x: T.maximum(x, -1), T.nnet.elu,

@@ -219,6 +219,7 @@ def test_halves_count_where_they_are_asked_for():
 @pytest.mark.parametrize('write', [
     lambda f, x: T.concatenate([f(x), f(-x)]),        # CReLU
     lambda f, x: f(x) - f(-x.T), lambda f, x: f(x) + f(x - abs(x)),
+    lambda f, x: f(x) - 1 / f(-x),
     lambda f, x: f(x) * f(-x), lambda f, x: f(x) * f(-x) + x,
     lambda f, x: f(x) - T.minimum(f(-x), 1)])
 def test_two_rectifiers_of_one_input(write):

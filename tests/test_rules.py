@@ -137,6 +137,16 @@ def test_scalar_ops_pickle_and_compare():
     assert guided_rectifier.scalar_op != rectifier.scalar_op
 
 
+@pytest.mark.parametrize('bits', [32, 64])
+def test_c_code_has_the_bits_of_minus_infinity(bits):
+    # which is compiled once, and then taken from Theano's cache
+    type = theano.scalar.Scalar(f'float{bits}')
+    op = guided_rectifier.scalar_op
+    code = op.c_code(op.make_node(type(), type()), '', 'gz', 'y', {})
+    minus_infinity = np.array(-np.inf, f'float{bits}').view(f'uint{bits}')
+    assert f'> (npy_int{bits}){minus_infinity:#x});' in code
+
+
 @pytest.mark.parametrize('apply, rule', [
     (guided_rectifier, reference.guided),
     (lambda g, z: rectifier(g), reference.deconv)])

@@ -86,6 +86,13 @@ EQUIVALENT = {
         ('if scalar_op(node.outputs[0]) not in (scalar.add, scalar.sub):',
          'all outputs have one op',
          'if scalar_op(node.outputs[-1]) not in (scalar.add, scalar.sub):'),
+        ('self._sums[node.outputs[0]] = x, v, w', ONE,
+         'self._sums[node.outputs[-1]] = x, v, w'),
+        ('if {x, g} <= set(ancestors([term])) and term.owner:',
+         'the term is among them, too',
+         'if {x, g} < set(ancestors([term])) and term.owner:'),
+        ('value = _constant(v.owner.inputs[0])', ONE,
+         'value = _constant(v.owner.inputs[-1])'),
     ],
     'op': [
         ('parents = parents_since(inputs[0])',
@@ -95,6 +102,13 @@ EQUIVALENT = {
          "+0.01, 'fast_compile', 'fast_run')",
          "-1.01, 'fast_compile', 'fast_run')",
          "--0.99, 'fast_compile', 'fast_run')"),
+    ],
+    'rectifiers': [
+        ('return (5,)', 'the number of a version',
+         'return (6,)', 'return (4,)'),
+        ("if node.outputs[0].type.dtype == 'float64' else (32, '0xff800000'))",
+         ONE, "if node.outputs[-1].type.dtype == 'float64' else (32, "
+         "'0xff800000'))"),
     ],
     'sanity': [
         ('batch_size=64, **options):', 'a matter of time',
