@@ -15,8 +15,8 @@ STYLES = re.compile(
     r'\b(extendfrac|fontsize|labelpad|labelsize|length|linewidth|pad|rotation'
     r'|width)=[-.\d]+')
 
-# The matrices with which `compat.multiplies` tries a BLAS.
-SIZES = re.compile(r'^(m,n,k=|[ab]=np\.asfortranarray)')
+# The numbers in the matrices with which `compat.multiplies` tries a BLAS.
+NUMBERS = re.compile(r'(?<=\))[-+%]\d[-+]\d(?=\))')
 
 # By module: the line, why, and what it may become. Blanks do not matter.
 EQUIVALENT = {
@@ -159,8 +159,8 @@ def reason(module, before, after):
     before, after = before.replace(' ', ''), after.replace(' ', '')
     if STYLES.sub('', before) == STYLES.sub('', after):
         return STYLE
-    if module == 'compat' and SIZES.match(before) and SIZES.match(after):
-        return 'any sizes and small whole numbers do'
+    if NUMBERS.sub('', before) == NUMBERS.sub('', after):
+        return 'any whole numbers do'
     for line, why, *others in EQUIVALENT.get(module, ()):
         if before == line.replace(' ', '') and after in [
                 other.replace(' ', '') for other in others]:
