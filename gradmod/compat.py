@@ -235,6 +235,11 @@ def set_downsample():
     return f'Added {name} for Lasagne 0.1: import gradmod before lasagne.'
 
 
+#: What to do where the two distributions meet.
+CHOOSE = (f'What to do: "{sys.executable}" -m pip uninstall -y Theano '
+          'Theano-PyMC, and then install one of them.')
+
+
 def set_old_names():
     """Meet the fifth trouble, and say so if it was there."""
     if not is_pymc():
@@ -260,8 +265,7 @@ def advise(error, package='theano'):
                     'file, or run this in another folder.')
     if is_overwritten():
         return ('Theano was installed over Theano-PyMC, which breaks both. '
-                f'What to do: "{sys.executable}" -m pip uninstall -y Theano '
-                'Theano-PyMC, and then install one of them.')
+                + CHOOSE)
     pip = f'What to do: "{sys.executable}" -m pip install "numpy<1.24"'
     numpy = getattr(sys.modules.get('numpy'), '__version__', '0')
     if [int(n) for n in numpy.split('.')[:2]] >= [1, 24]:
@@ -271,7 +275,8 @@ def advise(error, package='theano'):
                 '"setuptools<80.9" Theano')
     if 'Python.h' in str(error):
         return 'Install the C headers of Python (Debian, Ubuntu: python3-dev).'
-    return (f'{repr(error)[:300]} -- Look at THEANO_FLAGS and '
+    said = ' '.join(f'{type(error).__name__}: {error}'.split())
+    return (f'{said[:300]} -- Look at THEANO_FLAGS and '
             f'{", ".join(settings_files())}; THEANO_FLAGS=base_compiledir='
             'FOLDER names a fresh folder for what Theano compiles.')
 

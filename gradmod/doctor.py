@@ -167,9 +167,8 @@ def remarks(facts):
                      'Install one, such as libopenblas-dev, or scipy<1.12.')
     if len(facts['distribution']) > 1:
         found.append(' and '.join(facts['distribution']) + ' share one folder: '
-                     'to upgrade or uninstall one breaks the other. What to '
-                     f'do: "{sys.executable}" -m pip uninstall -y Theano '
-                     'Theano-PyMC, and then install one of them.')
+                     'to upgrade or uninstall one breaks the other. '
+                     + compat.CHOOSE)
     gpu = sys.modules.get('theano.gpuarray')
     if (facts['device'].startswith(('cuda', 'opencl'))
             and not getattr(gpu, 'pygpu_activated', False)):

@@ -483,7 +483,7 @@ def test_advice(unset, monkeypatch):
     said = compat.advise(Exception('Compilation failed\nPython.h: No such'))
     assert 'C headers' in said and 'python3-dev' in said
     said = compat.advise(ValueError('%0400d' % 0))
-    assert said.startswith(f"ValueError('{288 * '0'} -- Look at THEANO_FLAGS")
+    assert said.startswith(f"ValueError: {288 * '0'} -- Look at THEANO_FLAGS")
     assert str(compat.settings_files()[0]) in said
     assert 'THEANO_FLAGS=base_compiledir=' in said
     error = AttributeError("module 'numpy' has no attribute 'bool'")
@@ -518,7 +518,7 @@ def test_everybody_gets_the_advice(start, package, arguments, tmp_path):
         [str(tmp_path / 'site'), ROOT]))
     assert status == 1 and out == ''
     assert err.splitlines()[-1].startswith(
-        "ImportError: AttributeError('bad luck'")
+        'ImportError: AttributeError: bad luck')
     assert 'AttributeError: bad luck\n\nThe above exception was' in err
 
 
@@ -535,5 +535,11 @@ def test_settings_of_no_use(start, tmp_path):
 
     (tmp_path / '.theanorc').write_text('floatX = float32\n')
     status, _, err = start('-c', 'import gradmod')
-    assert status == 1 and 'ImportError: File contains no section' in err
+    assert status == 1 and 'Error: File contains no section' in err
     assert f'Look at THEANO_FLAGS and {tmp_path / ".theanorc"};' in err
+
+    flags = f'base_compiledir={tmp_path},cxx=/none/g++'
+    status, _, err = start('-c', 'import gradmod', flags=flags, THEANORC='')
+    last = err.splitlines()[-1]
+    assert status == 1 and last.startswith('ImportError: ')
+    assert '/none/g++' in last and 'Look at THEANO_FLAGS' in last
