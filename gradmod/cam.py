@@ -181,6 +181,9 @@ def guided_gradcam(score, x, guide=GuidedBackprop, data_format=None):
     return gradcam(score, x, data_format) * gradient(score.under(guide), x)
 
 
+METHODS = gradcam, gradcam_plus_plus, layercam, scorecam, guided_gradcam
+
+
 def _cam(score, x, data_format, resize, weights, alike=False):
     """A map by its weights; layer and input have to be alike to compare them."""
     A = score.layer
@@ -194,8 +197,7 @@ def _cam(score, x, data_format, resize, weights, alike=False):
     if alike and A.ndim != x.ndim:
         raise TypeError(f'a layer of {A.ndim} dimensions has no map of the size '
                         f'of an input of {x.ndim}: pass resize=False')
-    data_format = _data_format(score, x, data_format, alike)
-    channels = 1 if data_format == 'channels_first' else A.ndim - 1
+    channels = _axis_of_channels(score, x, data_format, alike)
     pixels = [axis for axis in range(1, A.ndim) if axis != channels]
     cam = T.nnet.relu((weights(A, pixels) * A).sum(axis=channels))
     if not resize:
@@ -216,7 +218,7 @@ def _resized(cam, x, pixels):
     return cam
 
 
-def _data_format(score, x, given, alike):
+def _axis_of_channels(score, x, given, alike):
     """Where the channels of a layer are, by what it was computed with."""
     A, axes = score.layer, {'channels_first': 1,
                             'channels_last': score.layer.ndim - 1}
@@ -250,7 +252,7 @@ def _data_format(score, x, given, alike):
     if alike and in_x and axes[name] not in in_x:
         raise ValueError(f'the layer has {name}, the input has not: pass '
                          'resize=False')
-    return name
+    return axes[name]
 
 
 def interpolation(old, new, dtype):

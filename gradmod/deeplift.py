@@ -3,13 +3,12 @@ import theano
 import theano.tensor as T
 from theano import scalar
 
-from ._theano import Elemwise, Scan, io_toposort
+from ._theano import Elemwise, Scan
 from .base import ModifiedBackprop
 from .errors import is_float_tensor
-from .graphs import conform, graft
+from .graphs import conform, graft, nodes_below
 from .methods import as_list, each, from_baseline, gradient
 from .rules import like
-
 
 LINEAR = scalar.Add, scalar.Sub, scalar.Neg, scalar.Cast, scalar.Identity
 
@@ -127,12 +126,10 @@ class RescaleMaximum(Rescale):
 def _with_rules(z, x, points, fixed):
     """z with a rule wherever it is no linear function of x."""
     # What depends on x, and what it is an elementwise function of: its root.
-    root, curved, order = {v: v for v in x}, set(), []
-    for node in io_toposort(x + fixed, [z]):
+    root, curved = {v: v for v in x}, set()
+    order = list(nodes_below(x, [z], fixed))
+    for node in order:
         used = [i for i, v in enumerate(node.inputs) if v in root]
-        if not used:
-            continue
-        order.append(node)
         root.update(zip(node.outputs, node.outputs))
         r, *others = {root[node.inputs[i]] for i in used}
         v = node.outputs[0]

@@ -6,7 +6,7 @@ import theano
 import theano.tensor as T
 
 from ._theano import (Constant, DisconnectedType, Elemwise, NullType, Scan,
-                      change_flags, io_toposort)
+                      change_flags, graph_inputs, io_toposort)
 
 
 @contextmanager
@@ -42,6 +42,29 @@ def nodes_above(outputs):
         if isinstance(node.op, Scan):
             yield from nodes_above(node.op.outputs)
         yield node
+
+
+def nodes_below(variables, outputs, fixed=()):
+    """The nodes through which `outputs` depend on `variables`, in order.
+
+    What is `fixed` counts as given, whatever it was made from.
+    """
+    below = set(variables)
+    for node in io_toposort([*variables, *fixed], outputs):
+        if below.intersection(node.inputs):
+            below.update(node.outputs)
+            yield node
+
+
+def is_root(variable):
+    """Whether somebody has to give its value."""
+    return not (variable.owner or isinstance(variable, Constant)
+                or hasattr(variable, 'get_value'))
+
+
+def roots(variables):
+    """What they are made from, but for constants and shared variables."""
+    return [v for v in graph_inputs(variables) if is_root(v)]
 
 
 def scalar_op(variable):

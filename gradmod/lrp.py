@@ -51,7 +51,7 @@ from .device import is_transfer
 from .errors import describe, name_of, perhaps
 from .graphs import conform, graft, inputs_of, walk
 from .network import Place
-from .op import GradientOverrideOp
+from .op import GradientOverrideOp, expanded
 from .rules import like
 
 # Lasagne is imported inside of functions: gradmod does not need it otherwise.
@@ -465,7 +465,7 @@ def premises(v):
         return None
     op, inputs = v.owner.op, v.owner.inputs
     if isinstance(op, GradientOverrideOp):
-        return graft(op.local_outputs, dict(zip(op.local_inputs, inputs)))
+        return expanded(v.owner)
     name = type(getattr(op, 'scalar_op', op)).__name__.replace('Scalar', '')
     if name == 'Maximum' and any(map(nonnegative, inputs)) or (
             name == 'Add' and len(inputs) == 2 and any(

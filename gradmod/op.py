@@ -99,12 +99,17 @@ class GradientOverrideOp(OpFromGraph):
             'override, which need not be the derivative of anything')
 
 
+def expanded(node):
+    """The outputs of the inner graph of an op of ours, put on its inputs."""
+    return graft(node.op.local_outputs,
+                 dict(zip(node.op.local_inputs, node.inputs)))
+
+
 @local_optimizer([GradientOverrideOp])
 def expand_gradient_override(node):
     """Replace the op by its inner graph."""
     if isinstance(node.op, GradientOverrideOp):
-        return graft(node.op.local_outputs,
-                     dict(zip(node.op.local_inputs, node.inputs)))
+        return expanded(node)
 
 
 # Before the first merge and the first scan optimization, as Theano does with

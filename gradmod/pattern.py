@@ -40,17 +40,17 @@ import numpy as np
 import theano
 import theano.tensor as T
 
-from ._theano import Constant, graph_inputs
 from .errors import describe, perhaps
-from .graphs import conform, graft
+from .graphs import conform, roots
 from .lrp import (Composite, Gradient, Rule, axis_of_units, bare, batch_norm,
                   dense, is_linear, is_one_of, linear, merged, same, summing,
                   zero)
 from .matching import RECTIFIERS, Matcher
 from .network import flatten, named_layers
-from .op import GradientOverrideOp
+from .op import GradientOverrideOp, expanded
+from .report import progress_bar
 
-# Lasagne and tqdm are imported inside of functions.
+# Lasagne is imported inside of functions.
 
 
 # What is learnt.
@@ -296,9 +296,8 @@ def fit_patterns(network, batches, batch_size=64, progress=False):
     from lasagne.layers import InputLayer, get_all_layers, get_output
     names, layers = named_layers(network), get_all_layers(flatten(network))
     parts = parts_of(layers)
-    inputs = [v for v in graph_inputs([layer.input_var for layer in layers
-                                       if isinstance(layer, InputLayer)])
-              if not (isinstance(v, Constant) or hasattr(v, 'get_value'))]
+    inputs = roots([layer.input_var for layer in layers
+                    if isinstance(layer, InputLayer)])
     if not parts or len(inputs) != 1:
         raise ValueError('expected a network of one input, with weights, got '
                          f'inputs {inputs} and {len(parts)} layers')
@@ -310,7 +309,7 @@ def fit_patterns(network, batches, batch_size=64, progress=False):
         v for (layer, norm), x in zip(parts.items(), xs)
         for v in sums(layer, norm, rectified(layer, layers), x)])
     Ws, total = weights(parts), None
-    for batch in bar(progress, divided(batches, batch_size)):
+    for batch in progress_bar(progress, divided(batches, batch_size)):
         batch = np.require(batch, requirements='A')  # as Theano needs it
         if not len(batch):
             continue
@@ -330,17 +329,6 @@ def divided(batches, size):
     if not hasattr(batches, 'shape'):
         return batches
     return [batches[i:i + size] for i in range(0, len(batches), size)]
-
-
-def bar(progress, batches):
-    if not progress:
-        return batches
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError('progress=True needs tqdm: pip install '
-                          '"gradmod[examples]"') from error
-    return tqdm(batches, unit='batch')
 
 
 def parts_of(layers):
@@ -407,9 +395,7 @@ def rectified(layer, layers):
 def is_rectifier(y, z):
     """Whether y is z, rectified."""
     while y.owner and isinstance(y.owner.op, GradientOverrideOp):  # a rule
-        op = y.owner.op
-        (y,) = graft(op.local_outputs, dict(zip(op.local_inputs,
-                                                y.owner.inputs)))
+        (y,) = expanded(y.owner)
     match = Matcher(RECTIFIERS.items(), [y]).match(y)
     return bool(match) and match[1] is z and match[2] is not None
 

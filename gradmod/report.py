@@ -1,5 +1,5 @@
-"""What was given a rule and what was left alone, as `modified` and
-`override_in` report it."""
+"""What users are told: progress; what was given a rule and what was left alone,
+as `modified` and `override_in` report it."""
 from collections.abc import Sequence
 
 
@@ -8,6 +8,18 @@ def table(rows):
     widths = [max(map(len, column)) for column in zip(*rows)]
     return '\n'.join('  '.join(cell.ljust(width) for cell, width
                                in zip(row, widths)).rstrip() for row in rows)
+
+
+def progress_bar(progress, batches):
+    """Batches, with a progress bar on the way if that is wanted."""
+    if not progress:
+        return batches
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError('progress=True needs tqdm: pip install '
+                          '"gradmod[examples]"') from error
+    return tqdm(batches, unit='batch')
 
 
 class Report(Sequence):

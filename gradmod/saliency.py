@@ -10,18 +10,18 @@ import theano.tensor as T
 from theano import scalar
 from theano.ifelse import IfElse
 
-from ._theano import Constant, DimShuffle, OpFromGraph, Variable
+from ._theano import DimShuffle, OpFromGraph, Variable
 from . import cam, deeplift, methods
 from .errors import check_count, describe, name_of
-from .graphs import flags, inputs_of, scalar_op, walk
+from .graphs import flags, inputs_of, is_root, scalar_op, walk
 from .methods import as_list
-from .score import Score, as_classes, is_word
+from .report import progress_bar
+from .score import Score, as_classes, has_classes, is_word
 
 METHODS = {f.__name__: f for f in (
     methods.gradient, methods.gradient_x_input, methods.relevance,
     methods.smoothgrad, methods.integrated_gradients, deeplift.deeplift,
-    cam.gradcam, cam.gradcam_plus_plus, cam.layercam, cam.scorecam,
-    cam.guided_gradcam)}
+    *cam.METHODS)}
 
 
 def saliency_map(network, rule=None, target=None, method='gradient',
@@ -163,15 +163,14 @@ def _arranged(score, maps):
 def _explain(score, target, method, layer, reduce, options):
     """A list of the maps, for the target 'all' with an axis of classes, and a
     list of the completeness error, if the method has one."""
-    if isinstance(method, str) and method in METHODS:
-        method = METHODS[method]
+    method = METHODS.get(method, method) if isinstance(method, str) else method
     if not callable(method):
         raise ValueError(
             f'expected method to be a function or one of {", ".join(METHODS)} '
             '(guided backpropagation and DeconvNet are rules for these: '
             f'rule=gradmod.GuidedBackprop), got {describe(method)}')
-    if layer is not None and method in METHODS.values() and 'cam' not in (
-            method.__name__):
+    if (layer is not None and method in METHODS.values()
+            and method not in cam.METHODS):
         raise ValueError('layer is for class activation maps: say wrt')
 
     def explain(score):
@@ -184,9 +183,8 @@ def _explain(score, target, method, layer, reduce, options):
         if len(maps) not in (1, len(as_list(score.x))):
             raise TypeError('expected method to return a map, or one for each of '
                             f'{as_list(score.x)}, got {len(maps)}')
-        tag = getattr(as_list(result)[0], 'tag', None)
-        errors = [tag.completeness_error] if hasattr(
-            tag, 'completeness_error') else []
+        errors = [v.tag.completeness_error for v in as_list(result)[:1]
+                  if hasattr(getattr(v, 'tag', None), 'completeness_error')]
         return maps, errors
     if not is_word(target, 'all'):
         maps, errors = explain(score)
@@ -284,8 +282,7 @@ def compile_saliency_function(network, rule=None, target=None,
     >>> gradmod.compile_saliency_function(net, method=strongest)(images).shape
     (10,)
     """
-    takes_classes = not (callable(target) or isinstance(target, tuple)
-                         or is_word(target, 'all'))
+    takes_classes = has_classes(target) and not is_word(target, 'all')
     shape = getattr(network, 'output_shape', ())
     count = shape[1] if len(shape) == 2 else None
     if takes_classes and not is_word(target, None, 'max', 'given'):
@@ -314,9 +311,8 @@ def compile_saliency_function(network, rule=None, target=None,
     for error in errors:
         details['completeness_error'] = error
     outputs = maps + list(details.values())
-    others = [v for v in _above(outputs, inputs, givens) if not (
-        v.owner or v in inputs or isinstance(v, Constant)
-        or hasattr(v, 'get_value'))]
+    others = [v for v in _above(outputs, inputs, givens)
+              if is_root(v) and v not in inputs]
     if others:
         raise ValueError(f'the output depends on {others}, too: say with which '
                          f'values, by givens={{{others[0]}: ...}}')
@@ -324,7 +320,7 @@ def compile_saliency_function(network, rule=None, target=None,
     function = theano.function(inputs, outputs, mode=mode, givens=givens,
                                on_unused_input='ignore')
     description = method if isinstance(method, str) else name_of(method)
-    if layer is not None or 'cam' in description:
+    if layer is not None or METHODS.get(method, method) in cam.METHODS:
         description += f' at {score.layer_name}'
     if wrt is not None:
         description += f' with respect to {score.wrt_name}'
@@ -429,8 +425,7 @@ class SaliencyFunction:
         self.function, self.description = function, description
         self.inputs, self.classes = inputs, classes
         self._listed, self._form, self._details = listed, form, details
-        self._takes_classes = 'classes' in details
-        self._target = target if self._takes_classes else None
+        self._target = target if 'classes' in details else None
         self._lock = threading.Lock()  # Theano's functions share their storage
 
     def __getstate__(self):
@@ -527,7 +522,7 @@ class SaliencyFunction:
         size = min([batch_size] + fixed)
         results, count, zero, not_finite = [], 0, 0, 0
         with self._lock:
-            for i in _bar(progress, range(0, n, size)):
+            for i in progress_bar(progress, range(0, n, size)):
                 batch = slice(i, min(i + size, n))
                 values = self._compute([v[batch] for v in arrays], i, fixed)
                 maps = values[:-len(self._details)]
@@ -541,11 +536,12 @@ class SaliencyFunction:
                     result[batch] = value
                 # For 'all', an image has maps for each of its scores.
                 scores = values[len(maps)]
-                rows = np.concatenate([v.reshape(scores.size, -1)
-                                       for v in maps], axis=1)
-                count += len(rows)
-                zero += len(rows) - rows.any(axis=1).sum()
-                not_finite += len(rows) - np.isfinite(rows).all(axis=1).sum()
+                rows = [v.reshape(scores.size, -1) for v in maps]
+                count += scores.size
+                zero += scores.size - np.any(
+                    [r.any(axis=1) for r in rows], axis=0).sum()
+                not_finite += scores.size - np.all(
+                    [np.isfinite(r).all(axis=1) for r in rows], axis=0).sum()
         if zero or not_finite:
             warnings.warn(
                 f'of {count} maps {zero} are zero everywhere and {not_finite} '
@@ -563,12 +559,9 @@ class SaliencyFunction:
             details['maps'] = maps
             if isinstance(images, Mapping):
                 details['maps'] = dict(zip([v.name for v in self.inputs], maps))
-        columns = np.shape(target)[1:]
-        if columns and columns != details['logits'].shape[1:]:
-            raise ValueError(
-                f'expected a target of {details["logits"].shape[1]} classes, got '
-                f'{columns[0]} columns')
-        if self._takes_classes and details['classes'].shape[1] == 1:
+        if np.ndim(target) == 2:  # of an expression, how many there are shows now
+            as_classes(target, details['logits'].shape[1])
+        if 'classes' in self._details and details['classes'].shape[1] == 1:
             details['classes'] = details['classes'][:, 0]
         return Explanation(**details)
 
@@ -615,7 +608,7 @@ class SaliencyFunction:
 
     def _check_classes(self, target, n):
         """A list of the matrix of classes, if the function takes one."""
-        if not self._takes_classes:
+        if 'classes' not in self._details:
             if target is not None:
                 raise TypeError("expected no target in the call (it was compiled "
                                 "for 'all', a unit or a function), got "
@@ -661,14 +654,3 @@ class SaliencyFunction:
                 raise ValueError(f'expected one {what} for each of {size} '
                                  f'images, got {len(v)}')
         return [v[:n] for v in values]
-
-
-def _bar(progress, batches):
-    if not progress:
-        return batches
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError('progress=True needs tqdm: pip install '
-                          '"gradmod[examples]"') from error
-    return tqdm(batches, unit='batch')

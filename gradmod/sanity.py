@@ -17,13 +17,13 @@ from types import SimpleNamespace
 import numpy as np
 from theano.compile import SharedVariable
 
-from ._theano import Variable, io_toposort
+from ._theano import Variable
 from .errors import describe, is_float_tensor, name_of, perhaps
-from .graphs import inputs_of, walk
+from .graphs import inputs_of, nodes_below, walk
 from .network import flatten, named_layers
 from .report import table
 from .saliency import compile_saliency_function
-from .score import is_word
+from .score import has_classes, is_word
 
 # Lasagne, scipy, scikit-image and matplotlib are imported inside of functions.
 
@@ -594,7 +594,7 @@ def _explain(network, images, rule, target, method, input_var, other,
     attributes of the report about classes: None for a function as the
     target, and what is of another class where there is none.
     """
-    fixed = callable(target) or isinstance(target, tuple)
+    fixed = not has_classes(target)
     f = compile_saliency_function(
         network, rule, target if fixed else 'given', method, input_var,
         **options)
@@ -630,13 +630,12 @@ def _explain(network, images, rule, target, method, input_var, other,
 
 def _shared_variables(output, x):
     """Those of floats that come in between, by where they do so last."""
-    depending, found = {x}, {}
-    for i, node in enumerate(io_toposort([x], [output])):
-        if depending.intersection(node.inputs):
-            depending.update(node.outputs)
-            found.update((v, i) for v in walk(
-                [v for v in node.inputs if v not in depending], inputs_of)
-                if isinstance(v, SharedVariable) and is_float_tensor(v))
+    nodes, found = list(nodes_below([x], [output])), {}
+    depending = {x}.union(*(node.outputs for node in nodes))
+    for i, node in enumerate(nodes):
+        found.update((v, i) for v in walk(
+            [v for v in node.inputs if v not in depending], inputs_of)
+            if isinstance(v, SharedVariable) and is_float_tensor(v))
     return sorted(found, key=found.get)
 
 

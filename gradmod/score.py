@@ -7,12 +7,11 @@ from copy import copy
 import numpy as np
 import theano.tensor as T
 
-from ._theano import (Assert, Constant, Variable, ancestors, graph_inputs,
-                      io_toposort)
+from ._theano import Assert, Variable, ancestors
 from .base import is_composite
 from .errors import describe, is_float_tensor, perhaps
 from .expression import override_in
-from .graphs import graft, is_spatial
+from .graphs import graft, is_spatial, nodes_below, roots
 from .logits import logits_of
 from .methods import as_list
 from .network import modified, named_layers
@@ -86,7 +85,7 @@ class Score:
                             f'indices of a unit, got {self._target}')
         self._build(rule)
         self.classes = None
-        if not (callable(target) or isinstance(target, tuple)):
+        if has_classes(target):
             if self.z.ndim != 2:
                 raise TypeError(
                     'expected an output of shape (samples, classes), or a '
@@ -115,7 +114,7 @@ class Score:
         known = {v.input_var: (v.name, tuple(v.shape)) for v in self._layers
                  if isinstance(v, InputLayer)}
         wanted, found = self.inputs or list(known), {}
-        for v in _roots([v for v in known if v.owner]):
+        for v in roots([v for v in known if v.owner]):
             known.setdefault(v, (v.name, (None,) * v.ndim))
         for v in wanted:
             if v not in known:
@@ -123,13 +122,13 @@ class Score:
                                  f'network, one of {list(known)}, got '
                                  f'{describe(v)}')
             if v.owner:  # an expression, whose values nobody has
-                roots = _roots([v])
-                if len(roots) != 1 or not is_float_tensor(roots[0]):
+                above = roots([v])
+                if len(above) != 1 or not is_float_tensor(above[0]):
                     raise ValueError(
-                        f'the input layer has an expression of {roots} rather '
+                        f'the input layer has an expression of {above} rather '
                         'than of one float variable: explain that expression, '
                         'or say which by input_var')
-                (v,) = roots
+                (v,) = above
             found[v] = known[v]  # once, where layers have parts of one variable
         if not self.inputs:
             self.several = len(found) > 1 and self._wrt is None
@@ -165,12 +164,13 @@ class Score:
             wrt]
         if self.x is None:
             self._check_input(x)
-        layer = _last(x, z, names) if layer is None else layer
+        above = {*ancestors([z])}
+        layer = _last(x, z, names or above) if layer is None else layer
         self.layer_name, self.wrt_name = [
             ', '.join(names.get(v, str(v)) for v in some) for some in ([layer], x)]
         outputs = [v for v in (z, layer) if v is not None]
         for source in x + outputs[1:]:
-            if source not in ancestors([z]):
+            if source not in above:
                 raise ValueError(f'the output is not made from {source}')
         if rule is not None:
             new = override_in(outputs + x, rule)[0]
@@ -274,27 +274,23 @@ class Score:
         return other
 
 
-def _last(x, z, names):
-    """The last variable on the way from x to z that is a layer with pixels."""
-    below, spatial, last = set(x), set(), None
-    layers = {*(names or ancestors([z]))}
-    for node in io_toposort([], [z]):
-        if below.intersection(node.inputs):
-            below.update(node.outputs)
-            order = getattr(node.op, 'new_order', [0])  # samples stay in front
-            if [*order[:1]] == [0] and (
-                    is_spatial(node) or spatial.intersection(node.inputs)):
-                spatial.update(node.outputs)
-                for v in node.outputs:
-                    if 2 < v.ndim in [i.ndim for i in x] and v in layers:
-                        last = v
+def _last(x, z, layers):
+    """The last of some layers on the way from x to z that has pixels."""
+    spatial, last = set(), None
+    for node in nodes_below(x, [z]):
+        order = getattr(node.op, 'new_order', [0])  # samples stay in front
+        if [*order[:1]] == [0] and (
+                is_spatial(node) or spatial.intersection(node.inputs)):
+            spatial.update(node.outputs)
+            for v in node.outputs:
+                if 2 < v.ndim in [i.ndim for i in x] and v in layers:
+                    last = v
     return last
 
 
-def _roots(variables):
-    """What they are made from, but for constants and shared variables."""
-    return [v for v in graph_inputs(variables)
-            if not (isinstance(v, Constant) or hasattr(v, 'get_value'))]
+def has_classes(target):
+    """Whether a target is one of classes, no function and no unit."""
+    return not (callable(target) or isinstance(target, tuple))
 
 
 def is_word(target, *words):
