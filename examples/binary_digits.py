@@ -9,7 +9,7 @@ import theano
 import theano.tensor as T
 from lasagne.layers import DenseLayer, InputLayer
 
-from common import integer
+from common import add_arguments, generator
 from digits import load_data, train
 
 ENOUGH = 0.95  # test accuracy
@@ -35,21 +35,14 @@ def main():
         'their input, whose derivative is 0. First with that derivative, then '
         'with gradmod.StraightThrough, which takes it to be 1 where the input '
         'is between -1 and 1 (Hubara 2016).')
-    parser.add_argument('--epochs', metavar='N', type=integer(1, 1000),
-                        default=15,
-                        help='how long to train (default: %(default)s)')
-    parser.add_argument('--seed', metavar='N', type=integer(0, 2**32 - 1),
-                        default=1,
-                        help='of all random numbers (default: %(default)s)')
+    add_arguments(parser, epochs=15)
     args = parser.parse_args()
 
-    theano.config.floatX = 'float32'
     accuracies = []
     for title, binarize in [
             ('true gradient', T.sgn),
             ('straight-through', gradmod.StraightThrough(T.sgn, bound=1))]:
-        rng = np.random.RandomState(args.seed)
-        lasagne.random.set_rng(rng)
+        rng = generator(args.seed)
         images, classes, test_images, test_classes = load_data(rng)
         network = build_network(binarize)
         train(network, images, classes, args.epochs, rng, learning_rate=0.03)

@@ -34,6 +34,27 @@ METHODS = {  # the title of the column, the rule, the method
 RULES = ['gradient', 'guided', 'deconvnet', 'zero']  # gradients, by the rule
 
 
+def add_arguments(parser, epochs=None):
+    """Add ``--epochs``, where there is a default of it, and ``--seed``."""
+    if epochs:
+        parser.add_argument('--epochs', metavar='N', type=integer(1, 1000),
+                            default=epochs,
+                            help='how long to train (default: %(default)s)')
+    parser.add_argument('--seed', metavar='N', type=integer(0, 2**32 - 1),
+                        default=1,
+                        help='of all random numbers (default: %(default)s)')
+
+
+def generator(seed):
+    """That of all random numbers, Lasagne's too, which are float32."""
+    import lasagne
+    import theano
+    theano.config.floatX = 'float32'
+    rng = np.random.RandomState(seed)
+    lasagne.random.set_rng(rng)
+    return rng
+
+
 def in_turns(classes):
     """Indices: one of each class, then a second one of each, and so on."""
     turns = [(classes[:i] == c).sum() for i, c in enumerate(classes)]

@@ -10,8 +10,8 @@ import theano.tensor as T
 from lasagne.layers import (Conv2DLayer, DenseLayer, InputLayer,
                             MaxPool2DLayer, NonlinearityLayer)
 
-from common import (MISSING, RULES, draw, in_turns, integer, picture,
-                    print_statistics, saliency_maps)
+from common import (MISSING, RULES, add_arguments, draw, generator, in_turns,
+                    integer, picture, print_statistics, saliency_maps)
 try:
     from sklearn.datasets import load_digits
     from tqdm import tqdm
@@ -69,17 +69,10 @@ def main():
     parser.add_argument('--images', metavar='N', type=integer(1, 32),
                         default=6,
                         help='how many digits to draw (default: %(default)s)')
-    parser.add_argument('--epochs', metavar='N', type=integer(1, 1000),
-                        default=15,
-                        help='how long to train (default: %(default)s)')
-    parser.add_argument('--seed', metavar='N', type=integer(0, 2**32 - 1),
-                        default=1,
-                        help='of all random numbers (default: %(default)s)')
+    add_arguments(parser, epochs=15)
     args = parser.parse_args()
 
-    theano.config.floatX = 'float32'
-    rng = np.random.RandomState(args.seed)
-    lasagne.random.set_rng(rng)
+    rng = generator(args.seed)
     images, classes, test_images, test_classes = load_data(rng)
     network = build_network()
     train(network, images, classes, args.epochs, rng)

@@ -9,7 +9,7 @@ import theano
 import theano.tensor as T
 from lasagne.layers import DenseLayer, InputLayer, get_output
 
-from common import MISSING, integer
+from common import MISSING, add_arguments, generator
 from digits import load_data
 try:
     from tqdm import tqdm
@@ -82,19 +82,12 @@ def main():
         'behind gradmod.GradientReversal (Ganin 2015): it learns to tell the '
         'domains apart, the features learn to prevent that. Prints the '
         'accuracy on shifted digits that were not seen, without and with.')
-    parser.add_argument('--epochs', metavar='N', type=integer(1, 1000),
-                        default=60,
-                        help='how long to train (default: %(default)s)')
-    parser.add_argument('--seed', metavar='N', type=integer(0, 2**32 - 1),
-                        default=1,
-                        help='of all random numbers (default: %(default)s)')
+    add_arguments(parser, epochs=60)
     args = parser.parse_args()
 
-    theano.config.floatX = 'float32'
     accuracies = []
     for factor in 0, 0.3:
-        rng = np.random.RandomState(args.seed)
-        lasagne.random.set_rng(rng)
+        rng = generator(args.seed)
         images, classes, test_images, test_classes = load_data(rng)
         half = len(images) // 2  # the domains have no digit in common
         net = Adversarial()

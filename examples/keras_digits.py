@@ -17,8 +17,8 @@ os.environ['KERAS_BACKEND'] = 'theano'  # read when Keras is imported
 import gradmod  # noqa: E402
 import numpy as np  # noqa: E402
 
-from common import MISSING, METHODS, draw, in_turns, integer  # noqa: E402
-from common import picture, print_statistics  # noqa: E402
+from common import (MISSING, METHODS, add_arguments, draw,  # noqa: E402
+                    in_turns, integer, picture, print_statistics)
 from digits import ENOUGH, load_data  # noqa: E402
 try:
     import keras
@@ -54,12 +54,7 @@ def main():
     parser.add_argument('--images', metavar='N', type=integer(1, 32),
                         default=4,
                         help='how many digits to draw (default: %(default)s)')
-    parser.add_argument('--epochs', metavar='N', type=integer(1, 1000),
-                        default=12,
-                        help='how long to train (default: %(default)s)')
-    parser.add_argument('--seed', metavar='N', type=integer(0, 2**32 - 1),
-                        default=1,
-                        help='of all random numbers (default: %(default)s)')
+    add_arguments(parser, epochs=12)
     args = parser.parse_args()
 
     np.random.seed(args.seed)

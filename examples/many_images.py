@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import gradmod  # first: it makes Theano and Lasagne importable
 import numpy as np
 
-from common import METHODS, MISSING, RULES, integer
+from common import METHODS, MISSING, RULES, generator, integer
 try:
     import dask
     from distributed import Client, LocalCluster, as_completed, get_worker
@@ -221,11 +221,7 @@ def connect(address, workers):
 def digits(rule):
     """The function for the network of digits.py, and its digits."""
     import digits
-    import lasagne
-    import theano
-    theano.config.floatX = 'float32'
-    rng = np.random.RandomState(1)
-    lasagne.random.set_rng(rng)
+    rng = generator(1)
     images, classes, _, _ = digits.load_data(rng)
     network = digits.build_network()
     digits.train(network, images, classes, 15, rng)

@@ -12,7 +12,7 @@ from lasagne.layers import get_all_layers
 
 import cifar_resnet
 import digits
-from common import MISSING, integer, picture
+from common import MISSING, add_arguments, generator, integer, picture
 from photographs import file, load_images
 try:
     from tqdm import tqdm
@@ -81,14 +81,10 @@ def main():
     parser.add_argument('--images', metavar='N', type=integer(1, 400),
                         default=100,
                         help='how many digits to take (default: %(default)s)')
-    parser.add_argument('--seed', metavar='N', type=integer(0, 2**32 - 1),
-                        default=1,
-                        help='of all random numbers (default: %(default)s)')
+    add_arguments(parser)
     args = parser.parse_args()
 
-    theano.config.floatX = 'float32'
-    rng = np.random.RandomState(args.seed)
-    lasagne.random.set_rng(rng)
+    rng = generator(args.seed)
     network, images, steps = (resnet(args.weights) if args.weights
                               else small(args.images, rng))
     reports = {}

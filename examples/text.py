@@ -11,7 +11,7 @@ from lasagne.layers import (Conv1DLayer, DenseLayer, DimshuffleLayer,
                             EmbeddingLayer, GlobalPoolLayer, InputLayer,
                             get_all_layers, get_output)
 
-from common import MISSING, integer, picture
+from common import MISSING, add_arguments, generator, integer, picture
 from digits import train
 try:
     from gradmod.plot import plot_words
@@ -91,17 +91,10 @@ def main():
     parser.add_argument('--sentences', metavar='N', type=integer(1, 32),
                         default=8, help='how many sentences to colour '
                         '(default: %(default)s)')
-    parser.add_argument('--epochs', metavar='N', type=integer(1, 1000),
-                        default=10,
-                        help='how long to train (default: %(default)s)')
-    parser.add_argument('--seed', metavar='N', type=integer(0, 2**32 - 1),
-                        default=1,
-                        help='of all random numbers (default: %(default)s)')
+    add_arguments(parser, epochs=10)
     args = parser.parse_args()
 
-    theano.config.floatX = 'float32'
-    rng = np.random.RandomState(args.seed)
-    lasagne.random.set_rng(rng)
+    rng = generator(args.seed)
     network = build_network()
     sentences, classes = make_sentences(1000, rng)
     train(network, encode(sentences), classes, args.epochs, rng,
