@@ -141,17 +141,16 @@ class Rule(ModifiedBackprop):
 
     def grad(self, inputs, out_grads, outputs):
         return self.relevance(*out_grads, *outputs,
-                              partial(self._share, inputs, *outputs))
+                              partial(self._share, inputs))
 
-    def _share(self, inputs, z, r, *parts):
+    def _share(self, inputs, r, *parts):
         f, results = self.nonlinearity, []
         for on_x, on_W, on_b in parts:
             if not (f.nonnegative and on_x is negative):
                 if f.nonnegative and on_x is positive:
                     on_x = same
                 xs = [on_x(x) for x in inputs]
-                results.append((xs, z if on_x is on_W is on_b is same
-                                else f(*xs, W=on_W, b=on_b)))
+                results.append((xs, f(*xs, W=on_W, b=on_b)))
         total = add(z for _, z in results)
         s = r / (total + like(r, self.stabilizer)
                  * T.switch(total >= 0, like(r, 1), like(r, -1)))

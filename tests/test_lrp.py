@@ -628,7 +628,7 @@ def test_what_is_nonnegative_is(f):
 
 
 DOTS = [(lrp.ZPlus(), 4, 2), (lrp.AlphaBeta(2, 1), 8, 4), (lrp.Gamma(), 9, 5),
-        (lrp.Epsilon(), 2, 2)]  # with z itself, where the rule looks at it
+        (lrp.Epsilon(), 2, 2)]
 
 
 def test_what_is_known_to_be_0_is_not_computed():
