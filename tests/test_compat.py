@@ -253,6 +253,7 @@ def test_user_setting_in_files(unset, monkeypatch, tmp_path):
 @pytest.mark.parametrize('wrong', [
     dict(gemm='a[i + p * *m] * b[p + j * *k] + 1'),
     dict(gemm='a[p + i * *k] * b[j + p * *n]'),
+    dict(gemm='a[i + p * *m] * b[p + j * *k] + (sizeof(*a) < 8)'),
     dict(config='OpenBLAS 0.3.21 USE64BITINT'),
     dict(without='openblas_get_config'),
     dict(without='openblas_get_num_threads'),

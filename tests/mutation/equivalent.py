@@ -32,6 +32,12 @@ EQUIVALENT = {
          'stand_ins, [y if inputs != stand_ins else move_to_device(y)],',
          'stand_ins, [y if not inputs == stand_ins else move_to_device(y)],'),
     ],
+    'compat': [
+        ('if (sys.version_info < (3, 11) or ext in sys.modules or not '
+         'source.exists()', 'a version has more parts than two',
+         'if (sys.version_info <= (3, 11) or ext in sys.modules or not '
+         'source.exists()'),
+    ],
     'errors': [
         ('close = difflib.get_close_matches(str(name), known, 1)',
          'the first is taken',
@@ -138,6 +144,15 @@ EQUIVALENT = {
     'doctor': [
         ('random = np.random.RandomState(0)', 'any numbers do',
          'random = np.random.RandomState(1)'),
+        ('arrays = [random.randn(n, 8).astype(dtype) for n in (5, 8, 8)]',
+         'any size does', *(
+             'arrays = [random.randn(n, 8).astype(dtype) for n in '
+             f'({n}, 8, 8)]' for n in (4, 6))),
+        ('g = (np.maximum(z, 0).dot(w) > 0).dot(w.T) * (z > 0)', 'no z is 0',
+         'g = (np.maximum(z, 0).dot(w) > 0).dot(w.T) * (z >= 0)'),
+        ('g = (np.maximum(z, 0).dot(w) > 0).dot(w.T) * (z > 0)',
+         'where that is 0, no z is above 0',
+         'g = (np.maximum(z, 0).dot(w) >= 0).dot(w.T) * (z > 0)'),
         ('return T.switch(z > 0, z, 0)', 'no z is 0',
          'return T.switch(z >= 0, z, 0)'),
     ],
