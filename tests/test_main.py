@@ -84,7 +84,7 @@ def test_show(capsys, monkeypatch):
         doctor.show(report)
         return capsys.readouterr().out.splitlines()
 
-    monkeypatch.setenv('THEANORC', '/mine')
+    monkeypatch.setenv('THEANORC', os.pathsep.join(['/mine', '/other']))
     report = report_of(cxx='', compat=['One.', 'Two.'])
     assert shown(report) == [
         'theanorc      none', 'cxx           none', 'compat        One.',
