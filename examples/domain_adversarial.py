@@ -24,7 +24,7 @@ def shift(images):
     return shifted
 
 
-class Adversarial(object):
+class Adversarial:
     """Features, a classifier of digits and one of domains that fights them."""
 
     def __init__(self):

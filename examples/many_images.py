@@ -79,7 +79,7 @@ def stream(client, pickled, images, ranges):
         yield start, stop, maps
 
 
-class Output(object):
+class Output:
     """An .npy file of maps that is written range by range.
 
     It has another name, PATH.part, until all maps are there. Beside it,

@@ -50,6 +50,8 @@ from .network import flatten, named_layers
 from .op import GradientOverrideOp, expanded
 from .report import progress_bar
 
+__all__ = ['fit_patterns', 'Patterns', 'PatternNet', 'PatternAttribution']
+
 # Lasagne is imported inside of functions.
 
 
