@@ -70,8 +70,11 @@ def saliency_maps(logits, images, methods, layer=None):
     for name in tqdm(methods, desc='compiling', unit='map'):
         _, rule, method = METHODS[name]
         options = {'layer': layer} if 'gradcam' in method else {}
-        maps[name] = gradmod.compile_saliency_function(
-            logits, rule, method=method, **options)(images)
+        f = gradmod.compile_saliency_function(
+            logits, rule, method=method, **options)
+        with warnings.catch_warnings():  # print_statistics says what is zero
+            warnings.filterwarnings('ignore', r'.* 0 are not finite')
+            maps[name] = f(images)
     return maps
 
 
