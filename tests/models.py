@@ -263,3 +263,8 @@ def restated_guided_gradcam(model, x, c):
 def value(maps, given):
     """Of an expression, where variables have these values: in Python alone."""
     return theano.function(list(given), maps, mode=PY)(*given.values())
+
+
+def pairs(values):
+    """Of a network of dense layers: weights, with their biases."""
+    return list(zip(values[::2], values[1::2]))
