@@ -12,7 +12,7 @@ from gradmod._theano import ancestors
 from gradmod.score import Score
 
 from . import reference
-from .models import (CLASSES, IMAGES, P, PY, X, ConvModel, best, close,
+from .models import (CLASSES, IMAGES, P, X, ConvModel, best, close,
                      compiled, convnet, interpolated, mlp, real_convolution,
                      restated, restated_gradcam, rng, saliency_input, value)
 

@@ -537,13 +537,14 @@ def test_parameters_may_be_variables():
         for v in (low, theano.shared(low))])
 
 
-def test_alpha_and_beta():
+def test_alpha_and_beta_and_defaults():
     for alpha, beta in [(1, 1), (.5, -.5)]:
         with pytest.raises(ValueError, match='alpha - beta = 1'):
             lrp.AlphaBeta(alpha, beta)
     for alpha in 1, theano.shared(1.):
         lrp.AlphaBeta(alpha, 0)
     assert repr(lrp.AlphaBeta()) == 'AlphaBeta(alpha=2.0, beta=1.0)'
+    assert repr(dict(lrp.Composite({}).rules)[lrp.summing]) == 'Norm()'
 
 
 def test_a_rule_has_to_say_something():

@@ -15,7 +15,7 @@ from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import gradmod
 from gradmod import GuidedBackprop, ZeroBackprop, methods, saliency_map
-from gradmod._theano import OpFromGraph, change_flags
+from gradmod._theano import OpFromGraph
 from gradmod.saliency import compile_saliency_function
 
 from . import reference
@@ -96,16 +96,6 @@ def test_weights_that_change(net, plain):
         close(plain(X, 1), want, 'float64')
     finally:
         lasagne.layers.set_all_param_values(net, values)
-
-
-def test_one_function_is_compiled(net, monkeypatch):
-    calls, function = [], theano.function
-    monkeypatch.setattr(theano, 'function', lambda *args, **kwargs: (
-        calls.append(args) or function(*args, **kwargs)))
-    f = compiled(net, method='smoothgrad', samples=2)
-    for target in None, 1, LABELS:
-        f(X, target, batch_size=2)
-    assert len(calls) == 1
 
 
 def watch(f, monkeypatch):
@@ -293,16 +283,6 @@ def test_images_that_are_not_aligned():
     np.testing.assert_array_equal(f(raw), [[0, 4], [8, 0], [0, 10]])
 
 
-def test_a_method_without_a_signature():
-    # as those of C extensions; its options cannot be checked
-    x = T.matrix('x')
-    method = np.frompyfunc(methods.gradient_x_input, 2, 1)
-    f = compiled(T.nnet.relu(x * 2), input_var=x, method=method)
-    images = np.asarray([[1, 3], [2, -1]], x.dtype)
-    assert np.array_equal(f(images, [1, 0]), [[0, 6], [4, 0]])
-    assert np.array_equal(f(images, 1), [[0, 6], [0, 0]])
-
-
 def test_a_method_that_returns_one_map_for_all(net):
     f = compiled(net, method=lambda score, x: methods.gradient(
         score, x).mean(axis=0, keepdims=True))
@@ -313,15 +293,6 @@ def test_a_method_that_returns_one_map_for_all(net):
         2 * [methods.gradient(score, x).mean(axis=0, keepdims=True)]))
     with pytest.raises(ValueError, match='one map for each of 1 .* got 2'):
         f(X, batch_size=2)
-
-
-def test_a_class_that_is_not_the_maximal_one():
-    x = T.dmatrix('x')
-    x.tag.test_value = image = np.array([[1., 3]])
-    with change_flags(compute_test_value='raise'):  # the classes have none
-        f = compiled(x ** 2, input_var=x)
-    for target, want in (0, [2, 0]), (1, [0, 6]), (None, [0, 6]):
-        np.testing.assert_array_equal(f(image, target), [want])
 
 
 def test_threads_take_turns(net):
