@@ -258,3 +258,13 @@ def restated_scorecam(model, x, c):
 def restated_guided_gradcam(model, x, c):
     return restated_gradcam(model, x, c) * model.gradient(
         x, c, reference.guided)
+
+
+def value(maps, given):
+    """Of an expression, where variables have these values: in Python alone."""
+    return theano.function(list(given), maps, mode=PY)(*given.values())
+
+
+def pairs(values):
+    """Of a network of dense layers: weights, with their biases."""
+    return list(zip(values[::2], values[1::2]))

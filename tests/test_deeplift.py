@@ -8,8 +8,8 @@ from gradmod import GuidedBackprop, saliency_map
 from gradmod.deeplift import deeplift
 
 from . import reference
-from .models import (CLASSES, LABELS, PY, X, close, compiled, mlp, rng,
-                     saliency_input)
+from .models import (CLASSES, LABELS, X, close, compiled, mlp, rng,
+                     saliency_input, value)
 
 pytestmark = pytest.mark.usefixtures('no_compiler')
 BASELINES = rng.randn(3, 4)
@@ -18,6 +18,13 @@ BASELINES = rng.randn(3, 4)
 def restated(weights, images, classes, baseline):
     return np.array([reference.deeplift_contributions(x, baseline, weights, c)
                      for x, c in zip(images, classes)])
+
+
+def explained(y, x, images, target=1, **options):
+    """Maps of an expression, and their errors."""
+    maps, _, _, _, error = compiled(y, None, target, 'deeplift', x,
+                                    **options).explain(images)
+    return maps, error
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
@@ -36,13 +43,12 @@ def test_rescale(dtype):
     maps, scores, _, _, error = f.explain(images, batch_size=2)
     close(maps, every.mean(axis=0).swapaxes(0, 1), dtype)
     assert (abs(error) < 1e-5 * abs(scores).max()).all()
-    assert error.shape == (5, CLASSES)
     # a variable may be another one for each image
     x = saliency_input(net)
-    mirrored = theano.function([x], saliency_map(
-        net, target=1, method=deeplift, baseline=-x), mode=PY)(images)
-    close(mirrored, np.array([reference.deeplift_contributions(
-        v, -v, weights, 1) for v in images.astype('float64')]), dtype)
+    mirrored = saliency_map(net, target=1, method=deeplift, baseline=-x)
+    close(value(mirrored, {x: images}), np.array([
+        reference.deeplift_contributions(v, -v, weights, 1)
+        for v in images.astype('float64')]), dtype)
 
 
 @pytest.mark.parametrize('f', [
@@ -51,42 +57,36 @@ def test_rescale(dtype):
     lambda z: T.clip(z, 0, 1), lambda z: z * (z > 0), lambda z: z ** 3 / 2,
     lambda z: z + T.nnet.relu(-z), lambda z: z * z, lambda z: 1 / (z + 9)])
 def test_nonlinearities_of_any_form(f):
-    net = InputLayer((None, 4), T.dmatrix('x'))
-    net = DenseLayer(net, 5, nonlinearity=f)
+    net = DenseLayer(InputLayer((None, 4), T.dmatrix('x')), 5, nonlinearity=f)
+    W, images, b = net.W.get_value(), X[:4], X[4]
     net = DenseLayer(net, 2, nonlinearity=lambda z: f(z) - f(z[:, ::-1]))
-    b = X[4]
+    V = net.W.get_value()
     maps, scores, _, _, error = compiled(
-        net, method='deeplift', target=1, baseline=b).explain(X[:4])
-    W, V = net.input_layer.W.get_value(), net.W.get_value()
-    z, z0 = X[:4].dot(W), b.dot(W)
+        net, method='deeplift', target=1, baseline=b).explain(images)
+
+    def numbers(z):
+        v = T.dmatrix()
+        return value(f(v), {v: z})
 
     def ratio(z, z0):
-        return (f_(z) - f_(z0)) / (z - z0)
-    v = T.dmatrix()
-    f_ = theano.function([v], f(v), mode=PY)
-    h, h0 = f_(z).dot(V), f_(z0[np.newaxis]).dot(V)
-    m = ratio(h, h0) * [-1, 1]
-    want = (m.dot(V.T) * ratio(z, z0[np.newaxis])).dot(W.T) * (X[:4] - b)
+        return (numbers(z) - numbers(z0)) / (z - z0)
+    z, z0 = images.dot(W), b.dot(W)[np.newaxis]
+    m = ratio(numbers(z).dot(V), numbers(z0).dot(V)) * [-1, 1]
+    want = (m.dot(V.T) * ratio(z, z0)).dot(W.T) * (images - b)
     np.testing.assert_allclose(maps, want, rtol=1e-9)
     np.testing.assert_allclose(error, 0, atol=1e-12 * abs(scores).max())
 
 
 def test_a_maximum():
-    x = T.dmatrix('x')
-    y = x.max(axis=1)
-    f = compiled(y, target=lambda z: 3 * z, input_var=x, method='deeplift',
-                 baseline=[2., 1, 0, 0])
     # it rises where x has its maximum, and falls where the baseline has it
-    np.testing.assert_allclose(f([[1., 4, 0, 0], [1, 1.5, 0, 0], [0, 5, 5, 5]]),
-                               [[0, 6, 0, 0], [-1.5, 0, 0, 0], [0, 3, 3, 3]])
-    falls = compiled(y, target=lambda z: z, input_var=x, method='deeplift',
-                     baseline=[7., 7, 0, 0])
-    np.testing.assert_allclose(falls([[1., 4, 3, 0]]), [[-1.5, -1.5, 0, 0]])
-
-
-def pooled(images, size):
-    n, c, h, w = images.shape
-    return images.reshape(n, c, h // size, size, w // size, size).max(axis=(3, 5))
+    for factor, baseline, images, want in [
+            (3, [2., 1, 0, 0], [[1., 4, 0, 0], [1, 1.5, 0, 0], [0, 5, 5, 5]],
+             [[0, 6, 0, 0], [-1.5, 0, 0, 0], [0, 3, 3, 3]]),
+            (1, [7., 7, 0, 0], [[1., 4, 3, 0]], [[-1.5, -1.5, 0, 0]])]:
+        x = T.dmatrix('x')
+        maps, _ = explained(x.max(axis=1), x, images, lambda z: factor * z,
+                            baseline=baseline)
+        np.testing.assert_allclose(maps, want)
 
 
 @pytest.mark.slow
@@ -97,15 +97,15 @@ def test_max_pooling_is_complete():
          * K).sum(axis=(2, 3))
     images = rng.randint(0, 3, (4, 2, 4, 4)).astype('float64')  # with ties
     b = rng.randint(0, 3, (2, 4, 4)).astype('float64')
-    maps, _, _, _, error = compiled(
-        z, input_var=x, target=1, method='deeplift', baseline=b,
-        mode='FAST_RUN').explain(images)
+    maps, error = explained(z, x, images, baseline=b, mode='FAST_RUN')
     np.testing.assert_allclose(error, 0, atol=1e-12)
     assert not maps[:, 0].any()
-    # each window has what its maximum changes by
-    change = (pooled(images, 2) - pooled(b[np.newaxis], 2)) * K
+
+    def windows(images):  # each has what its maximum changes by
+        return images.reshape(-1, 2, 2, 2, 2, 2)
+    change = windows(images).max(axis=(3, 5)) - windows(b).max(axis=(3, 5))
     np.testing.assert_allclose(
-        maps.reshape(4, 2, 2, 2, 2, 2).sum(axis=(3, 5))[:, 1], change[:, 1])
+        windows(maps).sum(axis=(3, 5))[:, 1], (change * K)[:, 1])
 
 
 @pytest.mark.parametrize('target', [
@@ -119,14 +119,13 @@ def test_a_function_of_the_logits_is_covered(net, target):
 
 def test_what_is_broadcast_has_rules_too():
     x = T.TensorType('float64', (False, True))('x')
-    f = compiled(abs(x - np.arange(3.)), input_var=x, method='deeplift', target=2)
-    np.testing.assert_allclose(f([[1.], [5]]), [[-1.], [1]])
+    maps, _ = explained(abs(x - np.arange(3.)), x, [[1.], [5]], 2)
+    np.testing.assert_allclose(maps, [[-1.], [1]])
 
 
 def test_the_derivative_where_hardly_anything_changes():
     x = T.dmatrix('x')
-    maps = compiled(T.tanh(x), input_var=x, method='deeplift', target=1,
-                    baseline=X[0])(X[:1] + 2e-8)
+    maps, _ = explained(T.tanh(x), x, X[:1] + 2e-8, baseline=X[0])
     np.testing.assert_allclose(maps[0, 1] / (X[0, 1] + 2e-8 - X[0, 1]),
                                1 - np.tanh(X[0, 1] + 2e-8) ** 2, rtol=1e-12)
 
@@ -135,28 +134,26 @@ def test_integers_and_flags_have_derivatives_of_zero():
     x = T.dmatrix('x')
     rows = x.shape[0] // 1
     y = T.nnet.relu(x).reshape((rows, 4)) + (x > 9).sum(axis=1, keepdims=True)
-    maps, _, _, _, error = compiled(y, input_var=x, method='deeplift',
-                                    target=1).explain(X)
+    maps, error = explained(y, x, X)
     np.testing.assert_array_equal(maps, reference.relu(X) * np.eye(4)[1])
     np.testing.assert_array_equal(error, 0)
 
 
 def test_what_it_does_not_cover_is_in_the_error():
     x = T.dmatrix('x')
-    f = compiled((x * x[:, ::-1])[:, :3], input_var=x, method='deeplift')
-    assert abs(f.explain(X).completeness_error).min() > .01
+    _, error = explained((x * x[:, ::-1])[:, :3], x, X, None)
+    assert abs(error).min() > .01
 
 
 def test_what_is_refused(net):
-    with pytest.raises(ValueError, match='pass rule=None'):
-        saliency_map(net, GuidedBackprop, method='deeplift')
     x = T.dmatrix('x')
-    y, _ = theano.map(T.tanh, [x])
-    with pytest.raises(ValueError, match='a loop'):
-        saliency_map(y, input_var=x, method='deeplift')
-    with pytest.raises(TypeError, match='one score for each sample'):
-        saliency_map(x ** 2, input_var=x, method='deeplift',
-                     target=lambda z: z.sum())
+    for network, rule, target, error, says in [
+            (net, GuidedBackprop, None, ValueError, 'pass rule=None'),
+            (theano.map(T.tanh, [x])[0], None, None, ValueError, 'a loop'),
+            (x ** 2, None, lambda z: z.sum(), TypeError, 'for each sample')]:
+        with pytest.raises(error, match=says):
+            saliency_map(network, rule, target, 'deeplift',
+                         None if network is net else x)
 
 
 def test_with_respect_to_a_layer(net, weights):

@@ -14,8 +14,6 @@ MODULES = ['gradmod.' + m.name for m in pkgutil.iter_modules(gradmod.__path__)]
 FOR_USERS = {'gradmod.' + name for name in (
     'base', 'check', 'expression', 'lrp', 'methods', 'network', 'pattern',
     'plot', 'rules', 'saliency', 'sanity')}
-
-
 linkers = pytest.mark.parametrize('linker', [
     'py', pytest.param('c', marks=pytest.mark.slow)])
 pytestmark = pytest.mark.usefixtures('no_compiler')

@@ -1,4 +1,5 @@
 """Relevance against its formulas in numpy, on layers written as matrices."""
+import contextlib
 import inspect
 import pickle
 
@@ -44,7 +45,7 @@ def relevance(net, composite, x, r, optimizer='fast_compile'):
     (below,) = [layer for layer in L.get_all_layers(net)
                 if isinstance(layer, L.InputLayer)]
     plain = output(net)
-    with modified(net, composite):
+    with modified(net, composite) if composite else contextlib.ExitStack():
         z = output(net)
     result = theano.grad(None, below.input_var,
                          known_grads={z: theano.shared(r)})
@@ -55,8 +56,9 @@ def relevance(net, composite, x, r, optimizer='fast_compile'):
     return result
 
 
-def close(got, wanted):
-    assert abs(got - wanted).max() <= 1e-10 * abs(wanted).max() > 0
+def close(got, wanted, tolerance=1e-10):
+    assert got.shape == wanted.shape
+    assert abs(got - wanted).max() <= tolerance * abs(wanted).max() > 0
 
 
 # The formulas, for rows x, a matrix A, biases b and where A has connections.
@@ -108,8 +110,8 @@ FORMULAS = [
     (lrp.AlphaBeta(2, 1), lambda x, A, b, r, on:
         2 * positive_part(x, A, b, r) - positive_part(x, A, b, r, -1)),
     (lrp.Gamma(), lambda x, A, b, r, on: gamma(x, A, b, r)),
-    (lrp.WSquare(), lambda x, A, b, r, on:
-        divide(r, (A ** 2).sum(0) + b ** 2) @ (A ** 2).T),
+    (lrp.WSquare(), lambda x, A, b, r, on: divide(
+        r, (A ** 2).sum(0) + b ** 2) @ (A ** 2).T),
     (lrp.Flat(), lambda x, A, b, r, on: divide(r, on.sum(0)) @ on.T),
     (lrp.ZBox(-2, 3), lambda x, A, b, r, on: box(x, A, b, r)),
     (lrp.Gradient(), lambda x, A, b, r, on: r @ A.T)]
@@ -156,36 +158,34 @@ def test_where_the_output_is_0():
         np.testing.assert_allclose(got, wanted)
 
 
-def made(name, *shape, **kwargs):
-    return name, shape, kwargs
-
-
+# Of a layer: its name, the shape of its input, and its parameters.
 LAYERS = [
-    made('DenseLayer', 2, 3, num_units=4),
-    made('NINLayer', 3, 2, 2, num_units=4),
-    made('NINLayer', 3, 2, num_units=4, untie_biases=True),
-    made('Conv1DLayer', 2, 7, num_filters=3, filter_size=3, stride=2),
-    made('Conv2DLayer', 2, 5, 4, num_filters=3, filter_size=3, pad='same'),
-    made('Conv2DLayer', 2, 5, 5, num_filters=3, filter_size=2, stride=2,
-         untie_biases=True),
-    made('Conv2DLayer', 2, 4, 4, num_filters=3, filter_size=3, pad='full',
-         b=None)]
+    ('DenseLayer', (2, 3), dict(num_units=4)),
+    ('NINLayer', (3, 2, 2), dict(num_units=4)),
+    ('NINLayer', (3, 2), dict(num_units=4, untie_biases=True)),
+    ('Conv1DLayer', (2, 7), dict(num_filters=3, filter_size=3, stride=2)),
+    ('Conv2DLayer', (2, 3, 4), dict(num_filters=3, filter_size=3, pad='same')),
+    ('Conv2DLayer', (2, 5, 5), dict(num_filters=2, filter_size=2, stride=2,
+                                    untie_biases=True)),
+    ('Conv2DLayer', (1, 4, 4), dict(num_filters=2, filter_size=3, pad='full',
+                                    b=None, untie_biases=True))]
 MASTER = [
-    made('DenseLayer', 3, 4, num_units=2, num_leading_axes=2),
-    made('Conv2DLayer', 4, 4, 4, num_filters=4, filter_size=3, num_groups=2),
-    made('Conv3DLayer', 2, 3, 4, 4, num_filters=2, filter_size=2),
-    made('TransposedConv2DLayer', 2, 3, 3, num_filters=3, filter_size=3,
-         stride=2, crop=1),
-    made('DilatedConv2DLayer', 2, 6, 6, num_filters=3, filter_size=2,
-         dilation=2),
-    made('LocallyConnected2DLayer', 2, 4, 4, num_filters=3, filter_size=3),
-    made('LocallyConnected2DLayer', 2, 4, 4, num_filters=2, filter_size=3,
-         channelwise=True)]
+    ('DenseLayer', (3, 4), dict(num_units=2, num_leading_axes=2)),
+    ('Conv2DLayer', (4, 3, 3), dict(num_filters=4, filter_size=2,
+                                    num_groups=2)),
+    ('Conv3DLayer', (2, 2, 3, 3), dict(num_filters=2, filter_size=2)),
+    ('TransposedConv2DLayer', (2, 3, 3), dict(num_filters=3, filter_size=3,
+                                              stride=2, crop=1)),
+    ('DilatedConv2DLayer', (2, 4, 4), dict(num_filters=3, filter_size=2,
+                                           dilation=2)),
+    ('LocallyConnected2DLayer', (2, 4, 4), dict(num_filters=3, filter_size=3)),
+    ('LocallyConnected2DLayer', (2, 4, 4), dict(
+        num_filters=2, filter_size=3, channelwise=True))]
 MASTER = [] if lasagne.__version__ == '0.1' else MASTER
 
 
-def of(net, name, **kwargs):
-    layer = getattr(L, name)(net, **kwargs)
+def of(net, kind, **kwargs):
+    layer = getattr(L, kind)(net, **kwargs)
     for parameter in layer.params:
         parameter.set_value(values(*parameter.get_value().shape))
     return layer
@@ -206,18 +206,18 @@ def test_layers(name, shape, kwargs, composite):
 class BatchNorm(L.Layer):
     """As people wrote it for Lasagne 0.1."""
 
-    def __init__(self, incoming, axes=(0, 2, 3)):
+    def __init__(self, incoming, axes=None):
         super().__init__(incoming)
-        self.axes = axes
-        shape = [n for i, n in enumerate(self.input_shape) if i not in axes]
+        every = range(len(self.input_shape))
+        self.axes = axes or [i for i in every if i != 1]
+        shape = [self.input_shape[i] for i in every if i not in self.axes]
         for name in 'beta', 'gamma', 'mean', 'inv_std':  # some gammas below 0
             setattr(self, name, self.add_param(values(*shape), shape, name))
 
     def get_output_for(self, x, deterministic=False, **kwargs):
-        pattern, used = [], 0
-        for i in range(x.ndim):
-            pattern.append('x' if i in self.axes else used)
-            used += i not in self.axes
+        kept = iter(range(x.ndim))
+        pattern = ['x' if i in self.axes else next(kept)
+                   for i in range(x.ndim)]
         mean = (self.mean.dimshuffle(pattern) if deterministic
                 else x.mean(self.axes, keepdims=True))
         beta, gamma, inv_std = (p.dimshuffle(pattern) for p in (
@@ -231,28 +231,16 @@ class BatchNorm(L.Layer):
 
 
 @pytest.mark.parametrize('name, shape, kwargs', [
-    ('DenseLayer', (3, 2), dict(num_units=4)),
-    ('NINLayer', (3, 2, 2), dict(num_units=4)),
-    ('NINLayer', (3, 2), dict(num_units=4, untie_biases=True)),
-    ('Conv2DLayer', (2, 4, 4), dict(num_filters=3, filter_size=3)),
-    ('Conv2DLayer', (2, 4, 4), dict(num_filters=3, filter_size=3, b=None)),
-    ('Conv2DLayer', (2, 4, 4), dict(num_filters=3, filter_size=3,
-                                    untie_biases=True)),
-    ('Conv2DLayer', (2, 4, 4), dict(num_filters=3, filter_size=3, b=None,
-                                    untie_biases=True))] + [
-    (name, shape[:3], kwargs) for name, shape, kwargs in MASTER
-    if name in ('TransposedConv2DLayer', 'DilatedConv2DLayer')
-    or kwargs.get('num_groups')])
+    row for row in LAYERS + MASTER if row[0] != 'LocallyConnected2DLayer'
+    and 'num_leading_axes' not in row[2]])
 def test_batch_norm_is_merged(name, shape, kwargs):
     layer = of(network_input(*shape), name, nonlinearity=None, **kwargs)
-    axes = tuple(i for i in range(len(layer.output_shape)) if i != 1)
-    norms = [BatchNorm(layer, axes)]
+    norms = [BatchNorm(layer)]
     if hasattr(L, 'BatchNormLayer'):
         norms.append(of(layer, 'BatchNormLayer'))
     for norm in norms:
         scale, shift = [
-            np.broadcast_to(np.reshape(v, (-1,) + (1,) * (len(axes) - 1)),
-                            layer.output_shape[1:]).ravel()
+            v.repeat(np.prod(layer.output_shape[2:], dtype=int))
             for v in BatchNorm.numbers(norm)]
         A, b, on = matrix(layer)
         x, r = values(2, *shape), values(2, *norm.output_shape[1:])
@@ -265,9 +253,9 @@ def test_batch_norm_is_merged(name, shape, kwargs):
 if MASTER:  # Lasagne 0.1 flattens the input
     def test_batch_norm_above_rows_of_units():
         W, b = values(4, 2), values(2)
-        net = L.DenseLayer(network_input(3, 4), 2, W=W, b=b, num_leading_axes=2,
-                           nonlinearity=None)
-        norm = BatchNorm(net, (0, 1))
+        norm = BatchNorm(L.DenseLayer(
+            network_input(3, 4), 2, W=W, b=b, num_leading_axes=2,
+            nonlinearity=None), (0, 1))
         scale, shift = norm.numbers()
         x, r = values(5, 3, 4), values(5, 3, 2)
         close(relevance(norm, lrp.EpsilonPlus(), x, r),
@@ -301,11 +289,8 @@ def test_a_residual_network(biased):
     close(got, epsilon(x, W, b, -.5 * h1 * s + epsilon(h1, U, 0, 2 * h2 * s)))
 
 
-CONSERVING = [rule for rule, _ in FORMULAS if rule.stabilizer == 1e-6
-              and not isinstance(rule, lrp.Gradient)]
-
-
-@pytest.mark.parametrize('rule', CONSERVING, ids=repr)
+@pytest.mark.parametrize('rule', [lrp.Epsilon(), lrp.AlphaBeta(2, 1)],
+                         ids=repr)
 def test_relevance_is_conserved(rule):
     """Without biases, layer by layer.
 
@@ -398,17 +383,13 @@ def test_selection(key, where):
     assert all(isinstance(r, lrp.Epsilon) for r in chosen if r is not rule)
 
 
-def test_selection_of_a_layer():
-    net, rule = small(), lrp.Flat()
-    assert rules_of(net, lrp.EpsilonPlus(rules={net: rule}))[2] is rule
-
-
-def test_the_first_that_matches_counts():
+def test_a_layer_selects_itself_and_the_first_that_matches_counts():
     net, flat, gamma = small(), lrp.Flat(), lrp.Gamma()
-    assert rules_of(net, lrp.Composite(
-        {'below': flat, lrp.linear: gamma})) == [flat, gamma, gamma]
-    assert rules_of(net, lrp.Composite(
-        {lrp.linear: gamma, 'below': flat})) == [gamma] * 3
+    for rules, chosen in [
+            ({net: flat, lrp.linear: gamma}, [gamma, gamma, flat]),
+            ({'below': flat, lrp.linear: gamma}, [flat, gamma, gamma]),
+            ({lrp.linear: gamma, 'below': flat}, [gamma] * 3)]:
+        assert rules_of(net, lrp.Composite(rules)) == chosen
 
 
 def test_composites_have_zennits_rules():
@@ -417,8 +398,7 @@ def test_composites_have_zennits_rules():
     table = {
         lrp.EpsilonPlus(): 'ZPlus() ZPlus() Epsilon()',
         lrp.EpsilonPlusFlat(.1, .2):
-            'Flat(stabilizer=0.2) ZPlus(stabilizer=0.2) '
-            'Epsilon(stabilizer=0.1)',
+            'Flat(stabilizer=0.2) ZPlus(stabilizer=0.2) Epsilon(stabilizer=0.1)',
         lrp.EpsilonAlpha2Beta1():
             'AlphaBeta(alpha=2, beta=1) AlphaBeta(alpha=2, beta=1) Epsilon()',
         lrp.EpsilonAlpha2Beta1Flat():
@@ -442,15 +422,12 @@ class Twice(L.DenseLayer):
 
 
 @pytest.mark.parametrize('build', [
-    lambda net: L.LSTMLayer(net, 3), lambda net: L.RecurrentLayer(net, 3),
-    lambda net: L.GRULayer(net, 3), lambda net: Twice(net, 3),
-    lambda net: L.LocalResponseNormalization2DLayer(
-        L.ReshapeLayer(net, ([0], 2, 2, 2))),
+    lambda net: L.LSTMLayer(net, 3), lambda net: Twice(net, 3),
     lambda net: L.ElemwiseMergeLayer([net, net], T.mul),
     lambda net: L.FeaturePoolLayer(net, 2, 2, pool_function=T.prod),
     lambda net: BatchNorm(net, (0, 1)),
-    lambda net: BatchNorm(L.NINLayer(net, 3, nonlinearity=rectify), (0, 2))],
-    ids='lstm recurrent gru own lrn product pool norm rectified'.split())
+    lambda net: BatchNorm(L.NINLayer(net, 3, nonlinearity=rectify))],
+    ids='lstm own product pool norm rectified'.split())
 def test_layers_without_a_rule(build):
     net = build(network_input(4, 2))
     before = vars(net).copy()
@@ -473,7 +450,7 @@ def test_a_rule_for_a_layer_of_ones_own():
 
 def test_what_needs_to_be_deterministic():
     below = L.NINLayer(network_input(3, 2), 4, nonlinearity=None)
-    norm = BatchNorm(below, (0, 2))
+    norm = BatchNorm(below)
     with modified(norm, lrp.EpsilonPlus()):
         with pytest.raises(ValueError, match='deterministic=True'):
             L.get_output(norm)
@@ -507,8 +484,7 @@ def test_report_and_restoration():
 
 
 def test_kwargs_are_known_to_get_output(recwarn):
-    net = BatchNorm(L.NINLayer(network_input(3, 2), 4, nonlinearity=None),
-                    (0, 2))
+    net = BatchNorm(L.NINLayer(network_input(3, 2), 4, nonlinearity=None))
     with modified(net, lrp.EpsilonPlus()):
         assert 'deterministic' in inspect.signature(
             net.get_output_for).parameters
@@ -526,12 +502,7 @@ def test_pickling_and_second_use():
         output(net)
         copies.append(pickle.loads(pickle.dumps(net)))
     for copy in copies:
-        (inputs,) = [layer for layer in L.get_all_layers(copy)
-                     if isinstance(layer, L.InputLayer)]
-        z = output(copy)
-        got = theano.grad(None, inputs.input_var,
-                          known_grads={z: theano.shared(r)})
-        close(theano.function([inputs.input_var], got, mode=MODE)(x), wanted)
+        close(relevance(copy, None, x, r), wanted)
 
 
 def test_the_softmax_keeps_its_gradient():
@@ -566,21 +537,13 @@ def test_parameters_may_be_variables():
         for v in (low, theano.shared(low))])
 
 
-def test_alpha_and_beta():
+def test_alpha_and_beta_and_defaults():
     for alpha, beta in [(1, 1), (.5, -.5)]:
         with pytest.raises(ValueError, match='alpha - beta = 1'):
             lrp.AlphaBeta(alpha, beta)
     for alpha in 1, theano.shared(1.):
         lrp.AlphaBeta(alpha, 0)
-
-
-def test_defaults():
-    rules = [lrp.Epsilon(), lrp.Norm(), lrp.ZPlus(), lrp.AlphaBeta(),
-             lrp.Gamma(), lrp.WSquare(), lrp.Flat(), lrp.ZBox(-2, 3)]
-    assert {rule.stabilizer for rule in rules} == {1e-6}
-    assert repr(rules) == (
-        '[Epsilon(), Norm(), ZPlus(), AlphaBeta(alpha=2.0, beta=1.0), '
-        'Gamma(gamma=0.25), WSquare(), Flat(), ZBox(low=-2, high=3)]')
+    assert repr(lrp.AlphaBeta()) == 'AlphaBeta(alpha=2.0, beta=1.0)'
     assert repr(dict(lrp.Composite({}).rules)[lrp.summing]) == 'Norm()'
 
 
@@ -618,13 +581,9 @@ def test_nonnegative():
     for f in POSITIVE + ANY:
         for y in f(x), lrp.Gradient().around(f)(x):
             assert lrp.nonnegative(y) is (f in POSITIVE)
-
-
-@pytest.mark.parametrize('f', POSITIVE)
-def test_what_is_nonnegative_is(f):
-    x = T.matrix()
-    v = theano.function([x], f(x), mode=MODE)(values(2, 3))
-    assert v.min() >= 0
+    for v in theano.function([x], [f(x) for f in POSITIVE], mode=MODE)(
+            values(2, 3)):
+        assert v.min() >= 0
 
 
 DOTS = [(lrp.ZPlus(), 4, 2), (lrp.AlphaBeta(2, 1), 8, 4), (lrp.Gamma(), 9, 5),

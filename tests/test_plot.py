@@ -1,5 +1,6 @@
 import os
 import pickle
+import re
 import runpy
 import subprocess
 import sys
@@ -11,12 +12,11 @@ import pytest
 import theano.tensor as T
 
 pytest.importorskip('matplotlib')
-from matplotlib import rc_context  # noqa: E402
-from matplotlib.image import imread  # noqa: E402
+from matplotlib import rc_context
+from matplotlib.image import imread
 
-from gradmod import plot  # noqa: E402
-from gradmod.plot import (map_to_rgb, normalize, plot_saliency,  # noqa: E402
-                          plot_words)
+from gradmod import plot
+from gradmod.plot import map_to_rgb, normalize, plot_saliency, plot_words
 
 # The colours that the others are between, by their names in hexadecimal.
 ANCHORS = {
@@ -26,6 +26,7 @@ ANCHORS = {
                         ('absolute', 'ffffff b39bd8 4a148c')]}
 BLUE, _, WHITE, _, RED = ANCHORS['signed']
 PURPLE, BLACK, GREY, MAGENTA = ANCHORS['absolute'][2], 0 * RED, .5, [1, 0, 1]
+rng = np.random.RandomState(0)  # seeded anew before each test
 Z = np.zeros((2, 2))
 ZEROS = np.zeros((2, 4, 5))
 IMAGE = np.array([[0, .25], [.5, 1]])  # right way up, known pictures
@@ -40,11 +41,6 @@ def no_warnings():
     with warnings.catch_warnings(), np.errstate(all='warn', under='ignore'):
         warnings.simplefilter('error')
         yield
-
-
-@pytest.fixture
-def rng():
-    return np.random.RandomState(0)
 
 
 def rendered(figure):
@@ -78,21 +74,17 @@ def assert_drawn(figure, *images, picture=None):
             atol=1.01 / 255)
 
 
-# normalize
-
 @pytest.mark.parametrize('values, kwargs, expected', [
     ([[-4, 0], [2, 1]], {'percentile': 100}, [[-1, 0], [.5, .25]]),
     ([1, 4], {'percentile': 100}, [.25, 1]),  # not stretched to 0..1
     ([3, -6] + [0] * 998, {}, [.5, -1] + [0] * 998),  # the percentile is 0
     ([1e6] * 5 + [1] * 996, {}, [1] * 1001),  # which leaves out 5 of 1000
     ([1e6] * 6 + [-1] * 995, {}, [1] * 6 + [-1e-6] * 995),
-    ([-3, 0, 1, 5], {'limit': 2}, [-1, 0, .5, 1]),
     ([-3, 0, 1, 5], {'limit': np.uint8(2)}, [-1, 0, .5, 1]),
-    (Z, {}, Z), ([], {}, []), (np.zeros((0, 3)), {}, np.zeros((0, 3))),
-    ([np.nan, np.inf], {}, [np.nan, np.nan]),
+    (Z, {}, Z), ([], {}, []), ([np.nan, np.inf], {}, [np.nan, np.nan]),
     ([np.nan, np.inf, -np.inf, 2, -1], {'percentile': 100},
      [np.nan, np.nan, np.nan, 1, -.5]),
-    (np.float16([0, 1]), {}, [0, 1]), (np.array([False, True]), {}, [0, 1]),
+    ([False, True], {}, [0, 1]),
     (np.int8([-128, 64]), {'limit': 128}, [-1, .5]),
     ([5e-324, 0], {'percentile': 100}, [1, 0]), ([1e308, -1e308], {}, [1, -1]),
     ([1e308, 1e-320, 1e-320], {'percentile': 1}, [1, 1, 1])])
@@ -102,7 +94,7 @@ def test_normalize(values, kwargs, expected):
     np.testing.assert_array_equal(got, expected)
 
 
-def test_normalize_clips_at_the_percentile_of_the_absolute_values(rng):
+def test_normalize_clips_at_the_percentile_of_the_absolute_values():
     values = rng.randn(1000)
     values[0] = -1000
     ordered = sorted(abs(values))
@@ -111,8 +103,6 @@ def test_normalize_clips_at_the_percentile_of_the_absolute_values(rng):
     np.testing.assert_allclose(got, np.clip(values / limit, -1, 1))
     assert got[0] == -1 and (abs(got) == 1).sum() == 50
 
-
-# map_to_rgb
 
 @pytest.mark.parametrize('kind', ['signed', 'absolute'])
 def test_colours(kind):
@@ -180,21 +170,19 @@ def test_cmap():
         assert abs(all_of_it - MAGENTA).max(axis=1).min() > .3
 
 
-# the axes
-
 AXES = dict(HW=None, NHW=None, CHW='channels_first', NCHW='channels_first',
             HWC='channels_last', NHWC='channels_last')
 
 
-def arranged(nhwc, axes):
+def arranged(array, axes, have='NHWC'):
     """An array, or the first of those in it, with other axes."""
-    index = tuple(slice(None) if axis in axes else 0 for axis in 'NHWC')
-    have = [axis for axis in 'NHWC' if axis in axes]
-    return nhwc[index].transpose([have.index(axis) for axis in axes])
+    index = tuple(slice(None) if axis in axes else 0 for axis in have)
+    kept = [axis for axis in have if axis in axes]
+    return array[index].transpose([kept.index(axis) for axis in axes])
 
 
 @pytest.mark.parametrize('image_axes', AXES)
-def test_axes(image_axes, rng):
+def test_axes(image_axes):
     images, maps = rng.rand(2, 4, 5, 3), rng.randn(2, 4, 5, 3)
     images = images[..., :3 if 'C' in image_axes else 1]
     n = 2 if 'N' in image_axes else 1
@@ -229,21 +217,20 @@ def test_axes_are_found(shape, data_format, expected):
 
 
 @pytest.mark.parametrize('data_format', ['channels_first', 'channels_last'])
-def test_small_maps_have_their_channels_where_the_images_have(
-        data_format, rng):
+def test_small_maps_have_their_channels_where_the_images_have(data_format):
     image, maps = rng.rand(3, 3), rng.randn(3, 3, 3)
     figure = plot_saliency(image, [maps], data_format=data_format)
     assert_drawn(figure, image, map_to_rgb(maps, data_format=data_format))
 
 
-def test_maps_of_three_columns_are_no_channels(rng):
+def test_maps_of_three_columns_are_no_channels():
     maps = rng.randn(2, 4, 3)
     figure = plot_saliency(np.zeros((2, 4, 3, 1)), maps)
     assert_drawn(figure, np.zeros((4, 3)), map_to_rgb(maps[0]),
                  np.zeros((4, 3)), map_to_rgb(maps[1]))
 
 
-def test_lists_of_arrays(rng):
+def test_lists_of_arrays():
     images, maps = rng.rand(2, 3, 4, 5), rng.randn(2, 3, 4, 5)
     expected = rendered(plot_saliency(images, {'a': maps}))
     for sequence in list, tuple, np.ndarray.tolist:
@@ -251,9 +238,7 @@ def test_lists_of_arrays(rng):
         np.testing.assert_array_equal(rendered(figure), expected)
 
 
-# plot_saliency
-
-def test_up_to_32_rows_are_images_and_columns_are_methods(rng):
+def test_up_to_32_rows_are_images_and_columns_are_methods():
     images, a, b = rng.rand(3, 32, 2, 2)
     labels = [f'label {i}' for i in range(32)]
     figure = plot_saliency(images, {'a': a, 'b': b}, labels=labels, size=.2)
@@ -299,17 +284,6 @@ def test_overlay(overlay, opacity):
     assert_drawn(figure, image,
                  opacity * map_to_rgb(QUADRANTS) + (1 - opacity) * grey)
 
-
-@pytest.mark.parametrize('kind, zero, strongest', [
-    ('signed', WHITE, RED), ('absolute', WHITE, PURPLE),
-    ('rgb', [GREY] * 3, WHITE)])
-def test_a_flat_map_and_one_that_is_not_finite(kind, zero, strongest):
-    figure = plot_saliency(Z, [Z, np.array([[np.nan, 1], [1, 1]])], kind=kind)
-    assert_drawn(figure, Z, [[zero] * 2] * 2,
-                 [[MAGENTA, strongest], [strongest] * 2])
-
-
-# the colour bar
 
 @pytest.mark.parametrize('kwargs, low, high, end, colours, pointed', [
     ({}, -1, 1, 'P99.5', [BLUE, WHITE, RED], [1, 1]),
@@ -381,29 +355,11 @@ def test_grid_around_texts():
     assert not figure.texts  # by which it measured
 
 
-@pytest.mark.parametrize('titles, labels, size', [
-    (None, None, 1), (['a\nb', 'a title that is long'], ['c', 'd'], .2),
-    (['a', 'b'], ['a label that is long\n' * 4, ''], .3)])
-def test_nothing_overlaps_and_all_is_inside(titles, labels, size):
-    figure = plot_saliency(ZEROS, [ZEROS] * 2, titles, labels, size=size)
-    figure.canvas.draw()
-    texts = figure.axes[-1].get_xticklabels() + sum(
-        [[axes.title, axes.yaxis.label] for axes in figure.axes[:-1]], [])
-    extents = [axes.get_window_extent() for axes in figure.axes] + [
-        text.get_window_extent() for text in texts if text.get_text()]
-    for i, a in enumerate(extents):
-        assert 0 <= a.x0 and a.x1 <= figure.bbox.x1
-        assert 0 <= a.y0 and a.y1 <= figure.bbox.y1
-        for b in extents[:i]:
-            assert (a.x0 >= b.x1 or b.x0 >= a.x1
-                    or a.y0 >= b.y1 or b.y0 >= a.y1)
-
-
 @pytest.mark.parametrize('h, w, size', [
     (4, 8, .77), (9, 2, 1.7), (2, 7, .3), (28, 28, 2), (37, 101, 1.1),
     (250, 200, 1)])  # more pixels than dots: all of them are drawn
 def test_each_pixel_is_as_many_dots_in_a_figure_and_in_a_file(
-        h, w, size, rng, tmp_path):
+        h, w, size, tmp_path):
     image = rng.randint(256, size=(h, w, 3)).astype('uint8')
     figure = plot_saliency(image, [image / 256 - .5], ['a'], ['b'], size=size)
     for _, _, width, height in boxes(figure)[:2]:
@@ -415,8 +371,6 @@ def test_each_pixel_is_as_many_dots_in_a_figure_and_in_a_file(
         assert_drawn(figure, image / 255, map_to_rgb(image / 256 - .5),
                      picture=picture[..., :3])
 
-
-# the figure
 
 def test_nothing_is_shown_saved_or_registered(tmp_path):
     code = """
@@ -459,18 +413,17 @@ def test_the_figure_can_be_pickled_and_shown_by_a_notebook():
     assert pickle.loads(pickle.dumps(figure))._repr_png_()[:24] == png[:24]
 
 
-# signals
-
 def lines_and_colours(axes):
     """The lines of the channels, from 0, the bottom, to 1, and the colours."""
-    lines = [line.get_ydata() for line in axes.lines if len(line.get_xdata()) > 2]
+    lines = []
     for line in axes.lines:
-        if len(line.get_xdata()) > 2:
-            np.testing.assert_array_equal(
-                line.get_xdata(), np.arange(len(line.get_xdata())) + .5)
+        x, y = line.get_data()
+        if len(x) > 2:
+            np.testing.assert_array_equal(x, np.arange(len(x)) + .5)
+            lines.append(y)
     for i, image in enumerate(axes.images):  # one below the other
         assert image.get_extent() == [0, len(lines[0]), i + 1, i]
-    assert axes.get_ylim() == (len(lines), 0) and len(axes.images) == len(lines)
+    assert axes.get_ylim() == (len(axes.images), 0) == (len(lines), 0)
     assert axes.get_xlim() == (0, len(lines[0]))
     return ([(i + .9 - line) / .8 for i, line in enumerate(lines)],
             np.concatenate([image.get_array() for image in axes.images]))
@@ -478,7 +431,7 @@ def lines_and_colours(axes):
 
 @pytest.mark.parametrize('image_format', ['channels_first', 'channels_last'])
 @pytest.mark.parametrize('shape', ['NCT', 'NTC', 'NT', 'N1T', 'NT1'])
-def test_signals(image_format, shape, rng):
+def test_signals(image_format, shape):
     signals, maps = 100 * rng.randn(2, 4, 7) + 10, rng.randn(2, 4, 7)
     if 'C' not in shape:
         maps = maps[:, :1]
@@ -513,7 +466,7 @@ def test_a_signal_without_channels_flat_or_of_integers():
         np.testing.assert_allclose(colours, [[RED, BLUE, WHITE]])
 
 
-def test_options_of_signals(rng):
+def test_options_of_signals():
     signals, maps = rng.randn(2, 3, 2, 5)
     for kwargs in {'kind': 'absolute'}, {'limit': 2}, {'cmap': 'gray'}:
         figure = plot_saliency(signals, maps, spatial_dims=1, **kwargs)
@@ -542,9 +495,7 @@ def test_the_size_of_signals(length, size, width, way):
     assert figure.bbox.width == pytest.approx(b[0] + width + MARGIN, abs=.01)
 
 
-# volumes
-
-def test_chosen_slices(rng):
+def test_chosen_slices():
     volumes, maps = rng.rand(2, 1, 6, 4, 5), rng.randn(2, 1, 6, 4, 5)
     figure = plot_saliency(volumes, {'a': maps}, labels=['b', 'c'],
                            slices=[4, 0, -1])
@@ -576,24 +527,19 @@ def test_the_strongest_slices():
 
 
 @pytest.mark.parametrize('axes', ['NCDHW', 'NDHWC', 'DHWC', 'CDHW', 'DHW'])
-def test_axes_of_volumes(axes, rng):
+def test_axes_of_volumes(axes):
     volumes, maps = rng.rand(2, 4, 5, 6, 3), rng.randn(2, 4, 5, 6, 3)
-    index = tuple(slice(None) if axis in axes else 0 for axis in 'NDHWC')
-    have = [axis for axis in 'NDHWC' if axis in axes]
-    volume, map = (array[index].transpose([have.index(axis) for axis in axes])
-                   for array in (volumes, maps))
-    figure = plot_saliency(volume, map, slices=[3], spatial_dims=None
-                           if len(axes) == 5 else 3, data_format={
-                               'DHWC': 'channels_last',
-                               'CDHW': 'channels_first'}.get(axes))
+    figure = plot_saliency(
+        *[arranged(array, axes, 'NDHWC') for array in (volumes, maps)],
+        slices=[3], spatial_dims=None if len(axes) == 5 else 3,
+        data_format={'DHWC': 'channels_last',
+                     'CDHW': 'channels_first'}.get(axes))
     rgb = map_to_rgb(maps[0].reshape(20, 6, 3) if 'C' in axes
                      else maps[0, ..., 0].reshape(20, 6)).reshape(4, 5, 6, 3)
     image = volumes[0, 3] if 'C' in axes else volumes[0, 3, ..., 0]
     assert_drawn(figure, image, rgb[3])
     assert len(figure.axes) == 1 + 2 * (2 if 'N' in axes else 1)
 
-
-# plot_words
 
 def coloured(figure):
     """The words of a figure, with their colours, and all of its texts."""
@@ -605,7 +551,7 @@ def coloured(figure):
 @pytest.mark.parametrize('kwargs', [
     {}, {'kind': 'absolute'}, {'limit': 2}, {'percentile': 50},
     {'cmap': 'gray'}])
-def test_words(kwargs, rng):
+def test_words(kwargs):
     words = [['a', 'b', 'c'], ['d'], list('efghi')]
     maps = [rng.randn(len(sentence), 4) for sentence in words]
     figure = plot_words(words, maps, labels=['x', '', 'z'], **kwargs)
@@ -671,7 +617,7 @@ def test_lines_of_words(colorbar, tmp_path):
     boxes = [text.get_bbox_patch().get_window_extent() for text in texts]
     extents = boxes + [labels[i].get_window_extent() for i in (0, 1, 3)] + [
         axes.get_window_extent() for axes in figure.axes]
-    for i, a in enumerate(extents):
+    for i, a in enumerate(extents):  # all is inside, and nothing overlaps
         assert 0 <= a.x0 and a.x1 <= figure.bbox.x1
         assert 0 <= a.y0 and a.y1 <= figure.bbox.y1
         for b in extents[:i]:
@@ -701,79 +647,68 @@ def test_lines_of_words(colorbar, tmp_path):
 
 
 @pytest.mark.parametrize('words, saliency, kwargs, message', [
-    ([], [], {}, 'expected up to 32 sentences, as many maps and labels, the '
-     "kind 'signed' or 'absolute', and width above 0, got 0, 0, 0, 'signed'"),
+    ([], [], {}, 'up to 32 sentences, .* got 0, 0, 0'),
     ([['a']] * 33, [[1]] * 33, {}, 'got 33, 33, 33'),
     ([['a']], [[1], [2]], {}, 'got 1, 2, 1'),
     ([['a']], [[1]], {'labels': []}, 'got 1, 1, 0'),
     ([['a']], [[1]], {'kind': 'rgb'}, "'rgb' and 6"),
     ([['a']], [[1]], {'width': 0}, "'signed' and 0"),
-    (['ab'], [[1, 2]], {}, 'expected words[0] to be a list of words, and '
-     "saliency[0] to have as many numbers or vectors, got 'ab' and the shape (2"),
-    ([['a'], ['b']], [[1], [1, 0]], {}, "got ['b'] and the shape (2,)"),
-    ([['a']], [[[[1]]]], {}, 'the shape (1, 1, 1)'),
-    ([['a']], [1], {}, 'the shape ()')])
+    (['ab'], [[1, 2]], {}, r"words.0. to be a list of words, .* got 'ab'"),
+    ([['a'], ['b']], [[1], [1, 0]], {}, r"'b'. and the shape .2,."),
+    ([['a']], [[[[1]]]], {}, 'the shape .1, 1, 1.'),
+    ([['a']], [1], {}, r'the shape \(\)')])
 def test_errors_of_words(words, saliency, kwargs, message):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=message):
         plot_words(words, saliency, **kwargs)
-    assert message in str(error.value)
 
-
-# errors
 
 S = {'spatial_dims': 1}
-ANY = 'HW or NHW or CHW or NCHW or HWC or NHWC, where C is 1 or 3 and N, H, W '
 FIRST, LAST = ({'data_format': 'channels_' + end} for end in ('first', 'last'))
+VOLUME = np.zeros((4, 4, 4))
 
 
 @pytest.mark.parametrize('images, maps, kwargs, message', [
-    ((3,), Z, {}, f'images: expected {ANY}are any, got the shape (3,)'),
+    ((3,), Z, {}, 'images: expected HW or NHW or CHW or NCHW or HWC or NHWC, '
+     'where C is 1 or 3 and N, H, W are any, got the shape (3,)'),
     ((1,) * 5, Z, {}, '(1, 1, 1, 1, 1)'), ((0, 4), Z, {}, 'shape (0, 4)'),
     ((2, 4, 5, 2), Z, {}, 'got the shape (2, 4, 5, 2)'),
     ((4, 8, 8), Z, FIRST, 'expected HW or CHW or NCHW, where'),
     ((3, 8, 8), Z, LAST, 'expected HW or HWC or NHWC, where'),
-    (Z, Z, {'data_format': 'NCHW'}, 'images: expected data_format '
-     "'channels_first' or 'channels_last', got 'NCHW'"),
+    (Z, Z, {'data_format': 'NCHW'}, "'channels_last', got 'NCHW'"),
     ((3, 4, 5), Z, {}, 'images: the shape (3, 4, 5) may be NHW or CHW; set '
-     "data_format='channels_first' or 'channels_last', and give"),
+     "data_format='channels_first' or"),
     ((3, 4, 3), Z, {}, 'be CHW or HWC;'), ((1, 4, 3), Z, {}, 'be CHW or HWC;'),
     ((2, 3, 4, 3), Z, {}, 'W or NHWC;'), ((2, 1, 4, 3), Z, {}, 'W or NHWC;'),
     ((3, 3), np.zeros((3, 3, 3)), {}, 'maps[0]: the shape (3, 3, 3) may be C'),
-    (ZEROS, ZEROS[:1], {}, f'maps[0]: expected {ANY}are (2, 4, 5), got the s'),
-    (ZEROS, {'b': ZEROS[:, 1:]}, {}, "maps['b']: expected " + ANY),
-    (ZEROS, list(ZEROS), {}, 'maps[0]: expected ' + ANY),
-    ([ZEROS[0], ZEROS[1, 1:]], ZEROS, {}, 'must have the same shape'),
+    (ZEROS, ZEROS[:1], {}, 'are (2, 4, 5), got the s'),
+    (ZEROS, {'b': ZEROS[:, 1:]}, {}, "maps['b']: expected HW or"),
     (ZEROS, [(ZEROS[0], [1, 2])], {}, 'must have the same shape'),
-    ((33, 4, 4), np.zeros((33, 4, 4)), {},
-     'expected up to 32 images, got 33; draw slices of'),
-    (np.int64([[0, 255]]), Z[:1], {}, 'expected images of uint8, or floats '
-     'from 0 to 1, got int64 from 0 to 255; perhaps you meant images / 255'),
+    ((33, 4, 4), np.zeros((33, 4, 4)), {}, 'up to 32 images, got 33; draw sl'),
+    (np.int64([[0, 255]]), Z[:1], {}, 'got int64 from 0 to 255; perhaps you'),
     (np.int64([[0, 1]]), Z[:1], {}, 'got int64 from 0 to 1'),
     (Z + 1.5, Z, {}, 'from 1.5 to 1.5'), (Z - .5, Z, {}, 'from -0.5 to -0.5'),
     (Z + np.nan, Z, {}, 'got float64 from nan to nan'),
     (Z, Z, {'kind': 'sign'}, "'signed', 'absolute' or 'rgb', got 'sign'"),
     (Z, Z, {'kind': 'rgb', 'cmap': 'gray'}, "kind 'rgb' takes no cmap"),
     (Z, Z, {'titles': ['a', 'b']}, "1 titles and 1 labels, got ['a', 'b'] a"),
-    (Z, Z, {'spatial_dims': 4}, 'expected spatial_dims 1, 2 or 3, and slices '
-     'of volumes alone, got 4 and None'), (Z, Z, {'slices': 2}, '2 and 2'),
+    (Z, Z, {'spatial_dims': 4}, 'got 4 and None'),
+    (Z, Z, {'slices': 2}, 'got 2 and 2'),
     ((2, 3, 9), np.zeros((2, 2, 9)), S, 'maps[0]: expected T or NT or CT or '
-     'NCT or TC or NTC, where C is 1 or 3 and N, T are (2, 9), got the shape '
-     '(2, 2, 9)'), ((2, 3, 9), np.zeros((2, 3, 8)), S, 'got the shape (2, 3, 8'),
-    ((1, 2, 3, 4), Z, S, 'images: expected T or CT or NCT, where C is any and'),
+     'NCT or TC or NTC, where C is 1 or 3 and N, T are (2, 9)'),
+    ((2, 3, 9), np.zeros((2, 3, 8)), S, 'got the shape (2, 3, 8'),
+    ((1, 2, 3, 4), Z, S, 'images: expected T or CT or NCT, where C is any'),
     ([1, np.nan], [[1, 2]], S, 'expected finite signals'),
-    (Z - .5, Z, {}, 'or spatial_dims=1 for signals'),
-    ((1, 2, 4, 4, 4), Z, {}, 'expected DHW or NDHW or CDHW or NCDHW or DHWC or '
-     'NDHWC, where C is 1 or 3 and N, D, H, W are any, got the shape (1, 2, 4'),
-    ((11, 1, 4, 4, 4), np.zeros((11, 4, 4, 4)), {}, 'images, got 33; draw sl'),
-    ((1, 1, 4, 4, 4), np.zeros((4, 4, 4)), {'slices': 0}, 'images, got 0'),
-    ((1, 1, 4, 4, 4), np.zeros((4, 4, 4)), {'slices': -1}, 'images, got 0'),
-    (Z, Z, {'cmap': 'no map'}, 'no map'), (Z, Z, {'titles': []}, '1 titles'),
+    ((1, 2, 4, 4, 4), Z, {}, 'expected DHW or NDHW or CDHW or NCDHW or DHWC '
+     'or NDHWC, where C is 1 or 3 and N, D, H, W are any'),
+    ((11, 1, 4, 4, 4), np.zeros((11, 4, 4, 4)), {}, 'images, got 33'),
+    ((1, 1, 4, 4, 4), VOLUME, {'slices': 0}, 'images, got 0'),
+    ((1, 1, 4, 4, 4), VOLUME, {'slices': -1}, 'images, got 0'),
+    (Z, Z, {'titles': []}, '1 titles'),
     (ZEROS, ZEROS, {'labels': ['a']}, "2 labels, got [] and ['a']")])
 def test_errors(images, maps, kwargs, message):
     images = np.zeros(images) if isinstance(images, tuple) else images
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=re.escape(message)):
         plot_saliency(images, maps, **kwargs)
-    assert message in str(error.value)
 
 
 @pytest.mark.parametrize('name, values', [
@@ -790,20 +725,15 @@ def test_numbers_out_of_range(name, values):
     (T.matrix('x'), 'object from TensorVariable'),
     (iter([Z]), 'object from list_iterator')])
 def test_what_is_no_array_of_real_numbers(values, got):
-    for call, name in [(normalize, 'normalize: values'),
-                       (map_to_rgb, 'map_to_rgb: saliency'),
-                       (lambda maps: plot_saliency(Z, {'a': maps}),
-                        "plot_saliency: maps['a']"),
-                       (lambda maps: plot_words([['a']], [maps]),
-                        'plot_words: saliency[0]')]:
-        with pytest.raises(TypeError) as raised:
+    for call, name in [
+            (normalize, 'values'), (map_to_rgb, 'saliency'),
+            (lambda maps: plot_saliency(Z, {'a': maps}), "maps.'a'."),
+            (lambda maps: plot_words([['a']], [maps]), 'saliency.0.')]:
+        with pytest.raises(TypeError, match=f'{name}: .*, got {got}'):
             call(values)
-        assert str(raised.value) == (
-            f'{name}: expected an array of real numbers, got {got}')
 
 
 def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, 'matplotlib', None)
-    with pytest.raises(ImportError) as error:
+    with pytest.raises(ImportError, match=r'pip install "gradmod.examples.'):
         runpy.run_path(plot.__file__)
-    assert 'pip install "gradmod[examples]"' in str(error.value)

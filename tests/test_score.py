@@ -1,12 +1,11 @@
-import functools
-
 import lasagne
 import numpy as np
 import pytest
 import theano
 import theano.tensor as T
 from lasagne.layers import (ConcatLayer, DenseLayer, EmbeddingLayer,
-                            InputLayer)
+                            InputLayer, get_all_layers, get_all_param_values,
+                            get_output)
 from lasagne.nonlinearities import softmax
 
 import gradmod
@@ -14,8 +13,8 @@ from gradmod import GuidedBackprop, saliency_map
 
 from . import reference
 from .models import (CLASSES, IMAGES, LABELS, OPTIONS, PY, RULES, X, ConvModel,
-                     Model, best, close, compiled, convnet, restated,
-                     saliency_input)
+                     Model, best, close, compiled, convnet, pairs, restated,
+                     saliency_input, value)
 
 pytestmark = pytest.mark.usefixtures('no_compiler')
 B = np.random.RandomState(2).randn(5, 2)
@@ -24,15 +23,15 @@ B = np.random.RandomState(2).randn(5, 2)
 def test_wrong_layers():
     x = T.dtensor4('x')
     with pytest.raises(ValueError, match='the output is not made from'):
-        saliency_map(x.flatten(2), input_var=x, method='gradcam', layer=T.exp(x))
+        saliency_map(2 * x, input_var=x, method='gradcam', layer=T.exp(x))
     network = convnet()
     for layer, says in [('convolutoin', "perhaps you meant 'convolution'"),
                         (T.dtensor4(), "there are '#0 InputLayer', 'conv"),
                         (InputLayer((1, 2)), 'there are')]:
         with pytest.raises(ValueError, match='^0 layers .* not 1: ' + says):
             saliency_map(network, method='gradcam', layer=layer)
-    twice = InputLayer((None, 3))
-    twice = DenseLayer(DenseLayer(twice, 4, name='a'), 5, name='a')
+    twice = DenseLayer(DenseLayer(InputLayer((None, 3)), 4, name='a'), 5,
+                       name='a')
     with pytest.raises(ValueError, match="^2 layers of the network are 'a'"):
         saliency_map(twice, method='gradcam', layer='a')
 
@@ -40,46 +39,36 @@ def test_wrong_layers():
 def test_ties_go_to_one_class():
     x = T.dmatrix('x')
     z = x.dot(np.array([[1., 1, 0], [2, 3, 0]]))  # equal where x is (1, 0)
-    maps = saliency_map(z, input_var=x).eval({x: np.array([[1., 0]])})
+    maps = value(saliency_map(z, input_var=x), {x: [[1., 0]]})
     np.testing.assert_array_equal(maps, [[1, 2]])
-    both = theano.grad(z.max(axis=1).sum(), x).eval({x: np.array([[1., 0]])})
-    np.testing.assert_array_equal(both, [[2, 5]])
 
 
 @pytest.mark.parametrize('target, classes', [
-    (1, [1] * 5), (np.int8(1), [1] * 5), (LABELS, LABELS),
-    (list(LABELS), LABELS), (LABELS.astype('uint8'), LABELS),
-    (T.constant(LABELS), LABELS), (T.constant(2), [2] * 5),
+    (1, [1] * 5), (LABELS.astype('uint8'), LABELS), (T.constant(2), [2] * 5),
     (theano.shared(LABELS), LABELS)], ids=str)
 def test_targets_of_expressions(net, weights, target, classes):
-    output = lasagne.layers.get_output(net)
-    x = net.input_layer.input_layer.input_layer.input_var
-    want = restated('gradient', Model(weights), X, classes)
-    f = theano.function([x], saliency_map(
-        output, target=target, input_var=x), mode=PY)
-    close(f(X), want, 'float64')
-    f = theano.function([x], saliency_map(
-        output, None, target, 'integrated_gradients', x, steps=2), mode=PY)
-    close(f(X), restated('integrated_gradients', Model(weights), X, classes,
-                         steps=2), 'float64')
+    x, output = saliency_input(net), get_output(net)
+    for method, options in [('gradient', {}),
+                            ('integrated_gradients', {'steps': 2})]:
+        maps = saliency_map(output, None, target, method, x, **options)
+        close(value(maps, {x: X}), restated(
+            method, Model(weights), X, classes, **options), 'float64')
 
 
 @pytest.mark.parametrize('type', [
-    T.lscalar, T.ivector, T.lvector, T.TensorType('uint8', (False,))], ids=str)
+    T.lscalar, T.ivector, T.TensorType('uint8', (False,))], ids=str)
 def test_symbolic_targets(net, weights, type):
     y = type('y')
-    classes = LABELS if y.ndim else [1] * 5
+    classes = np.asarray(LABELS if y.ndim else 1, y.dtype)
     f = theano.function([saliency_input(net), y], saliency_map(net, target=y),
                         mode=PY)
-    want = restated('gradient', Model(weights), X, classes)
-    value = np.asarray(classes if y.ndim else 1, y.dtype)
-    close(f(X, value), want, 'float64')
-    for wrong in [CLASSES] + [-1] * (y.dtype != 'uint8'):
+    close(f(X, classes), restated(
+        'gradient', Model(weights), X, classes + 0 * LABELS), 'float64')
+    # no classes; and one that would broadcast
+    for wrong in [np.full_like(classes, CLASSES), classes[:1] if y.ndim
+                  else np.int64(-1)]:
         with pytest.raises(AssertionError, match='expected target'):
-            f(X, np.full_like(value, wrong))
-    if y.ndim:
-        with pytest.raises(AssertionError, match='expected target to be'):
-            f(X, value[:1])  # would broadcast
+            f(X, wrong)
 
 
 @pytest.mark.parametrize('target, error', [
@@ -97,14 +86,15 @@ def test_wrong_targets(net, target, error):
 def test_a_class_that_does_not_exist(net):
     x = saliency_input(net)
     for target in 3, [0, 1, 3, 0, 1], [0, 1]:
-        f = theano.function([x], saliency_map(net, target=target), mode=PY)
         with pytest.raises(AssertionError, match='expected target to be'):
-            f(X)
+            value(saliency_map(net, target=target), {x: X})
     with pytest.raises(ValueError, match='a class from 0 to 2, got 3'):
         compiled(net, target=3)
-    f = compiled(lasagne.layers.get_output(net), input_var=x)
-    with pytest.raises(ValueError, match='got -1'):
-        f(X, -1)
+    f = compiled(get_output(net), input_var=x)
+    labels = np.uint64([1, 2, 0, 1, 1]) - np.uint64(1)  # one wraps around
+    for target in -1, labels, 2**64 - 1, np.uint64(2**63):
+        with pytest.raises(ValueError, match='target to be a class from 0'):
+            f(X, target)
     with pytest.raises(AssertionError, match='expected target to be'):
         f(X, 3)
 
@@ -116,9 +106,7 @@ def test_outputs_of_other_shapes():
 
     def score(z):
         return z[:, 0].sum(axis=(1, 2))
-    f = theano.function([x], saliency_map(
-        2 * x, target=score, input_var=x), mode=PY)
-    got = f(IMAGES)
+    got = value(saliency_map(2 * x, target=score, input_var=x), {x: IMAGES})
     np.testing.assert_array_equal(got[:, 0], 2)
     np.testing.assert_array_equal(got[:, 1], 0)
     f = compiled(convnet().input_layer.input_layer, None, score)
@@ -126,18 +114,17 @@ def test_outputs_of_other_shapes():
 
 
 def test_expressions(net, weights):
-    output = lasagne.layers.get_output(net)
-    x = saliency_input(net)
+    output, x = get_output(net), saliency_input(net)
     for rule in RULES:
         want = restated('gradient', Model(weights, rule), X,
                         best(Model(weights), X))
         f = compiled(output, rule, input_var=x)
         assert f.inputs[0].shape == (None, None) and f.classes is None
         close(f(X), want, 'float64')
-        f = theano.function([x], saliency_map(output, rule, input_var=x), mode=PY)
-        close(f(X), want, 'float64')
-    with gradmod.network.modified(net, GuidedBackprop):
-        output = lasagne.layers.get_output(net)
+        close(value(saliency_map(output, rule, input_var=x), {x: X}), want,
+              'float64')
+    with gradmod.modified(net, GuidedBackprop):
+        output = get_output(net)
     close(compiled(output, input_var=x)(X), want, 'float64')
 
 
@@ -147,8 +134,7 @@ def two_inputs():
     b = InputLayer((None, 2), T.dmatrix('b'), name='age')
     net = DenseLayer(ConcatLayer([a, b]), 6, b=lasagne.init.Normal(.5))
     net = DenseLayer(net, CLASSES, nonlinearity=softmax)
-    values = lasagne.layers.get_all_param_values(net)
-    return net, a.input_var, b.input_var, list(zip(values[::2], values[1::2]))
+    return net, a.input_var, b.input_var, pairs(get_all_param_values(net))
 
 
 @pytest.mark.parametrize('method', sorted(OPTIONS))
@@ -172,18 +158,17 @@ def test_several_inputs(method):
     maps = f({'age': B, 'image': X}, LABELS)
     assert list(maps) == ['image', 'age']
     np.testing.assert_array_equal(maps['age'], f((X, B), LABELS)[1])
-    expressions = saliency_map(lasagne.layers.get_output(net), None, LABELS,
-                               method, [b, a], **{
-                                   name: value[::-1] if isinstance(value, list)
-                                   else value for name, value in options.items()})
     if method != 'smoothgrad':  # whose noise depends on the order
-        got = theano.function([a, b], expressions, mode=PY)(X, B)
+        maps = saliency_map(get_output(net), None, LABELS, method, [b, a], **{
+            name: v[::-1] if isinstance(v, list) else v
+            for name, v in options.items()})
+        got = value(maps, {a: X, b: B})
         np.testing.assert_allclose(got[1], want[:, :4], rtol=1e-10)
 
 
 def smooth_in_b(weights, both, samples, sigma, seed):
-    noise, total = np.random.RandomState([seed, 1]).normal(size=(samples, 2)), 0
-    for e in noise:
+    total = 0
+    for e in np.random.RandomState([seed, 1]).normal(size=(samples, 2)):
         at = both.copy()
         at[:, 4:] += sigma * np.ptp(B, axis=1)[:, np.newaxis] * e
         total = total + restated('gradient', Model(weights), at, LABELS)
@@ -194,14 +179,13 @@ def test_one_of_several_inputs():
     net, a, b, weights = two_inputs()
     want = restated('gradient', Model(weights),
                     np.concatenate([X, B], axis=1), LABELS)
-    for wrt in 'age', lasagne.layers.get_all_layers(net)[1]:
+    for wrt in 'age', get_all_layers(net)[1]:
         close(compiled(net, wrt=wrt)([X, B], LABELS), want[:, 4:], 'float64')
-    f = theano.function([a, b], saliency_map(net, target=LABELS, input_var=b),
-                        mode=PY)
-    close(f(X, B), want[:, 4:], 'float64')
+    maps = saliency_map(net, target=LABELS, input_var=b)
+    close(value(maps, {a: X, b: B}), want[:, 4:], 'float64')
     with pytest.raises(ValueError, match=r'one of \[a, b\], got a variable'):
         saliency_map(net, input_var=T.dmatrix('c'))
-    with pytest.raises(ValueError, match=r'depends on \[a\], too.*givens=\{a: '):
+    with pytest.raises(ValueError, match=r'depends on \[a\].*givens=\{a: '):
         compiled(net, input_var=b)
     f = compiled(net, input_var=b, givens={a: X})
     close(f(B, LABELS), want[:, 4:], 'float64')
@@ -223,7 +207,7 @@ def test_inputs_of_one_name():
     x, y = T.dmatrices('xy')
     net = ConcatLayer([InputLayer((None, 4), v, name='a') for v in (x, y)])
     f = compiled(net)
-    with pytest.raises(ValueError, match=r"a dict of \['a', 'a'\], got \['a'\]"):
+    with pytest.raises(ValueError, match=r"a dict of \['a', 'a'\], got"):
         f({'a': X})
     assert len(f([X, X])) == 2
 
@@ -243,50 +227,45 @@ def words():
                        InputLayer((None, 4), a, name='a')])
     net = DenseLayer(net, 6, b=lasagne.init.Normal(.5))
     net = DenseLayer(net, CLASSES, nonlinearity=softmax)
-    table, *values = lasagne.layers.get_all_param_values(net)
-    return net, w, a, table, list(zip(values[::2], values[1::2]))
+    table, *values = get_all_param_values(net)
+    return net, w, a, table, pairs(values)
 
 
 WORDS = np.array([[0, 1, 2], [3, 3, 6], [5, 0, 4], [1, 1, 1], [6, 2, 0]])
 
 
-@pytest.mark.parametrize('method', sorted(set(OPTIONS) - {'smoothgrad'}))
-def test_embeddings(method):
+def test_embeddings():
     net, w, a, table, weights = words()
-    options, own = {}, {}
-    if method == 'integrated_gradients':
-        options, own = dict(baseline=.5), dict(baseline=np.r_[[.5] * 6, X[0]])
-    images = np.repeat(X[:1], 5, axis=0)
+    images = X[[0] * 5]
     at = np.concatenate([table[WORDS].reshape(5, 6), images], axis=1)
-    want = restated(method, Model(weights), at, LABELS, **own)
-    close(compiled(net, wrt='embedding', method=method, **options)(
-        [WORDS, images], LABELS), want[:, :6].reshape(5, 3, 2), 'float64')
+    want = restated('gradient_x_input', Model(weights), at, LABELS)
+    f = compiled(net, wrt='embedding', method='gradient_x_input')
+    close(f([WORDS, images], LABELS), want[:, :6].reshape(5, 3, 2), 'float64')
     # of integers there is no map
-    f = compiled(net, method=method)
-    maps = f({'words': WORDS, 'a': images}, LABELS)
+    maps = compiled(net, method='gradient_x_input')(
+        {'words': WORDS, 'a': images}, LABELS)
     assert maps['words'] is None
-    if method != 'integrated_gradients':
-        close(maps['a'], want[:, 6:], 'float64')
+    close(maps['a'], want[:, 6:], 'float64')
 
 
 def test_integers_say_what_to_do():
-    net = lasagne.layers.get_all_layers(words()[0])[1]
+    net = get_all_layers(words()[0])[1]
     net = DenseLayer(net, 2)
     with pytest.raises(TypeError, match='say by wrt which layer'):
         saliency_map(net)
     f = compiled(net, GuidedBackprop, wrt='embedding')
     assert f(WORDS).shape == (5, 3, 2)
-    assert repr(f) == ('<saliency function: gradient with respect to embedding '
-                       'under GuidedBackprop of int64 (None, 3)>')
-    with pytest.raises(TypeError, match='expected images of dtype int64'):
-        f(WORDS + .5)
+    assert repr(f) == ('<saliency function: gradient with respect to '
+                       'embedding under GuidedBackprop of int64 (None, 3)>')
     np.testing.assert_array_equal(f(WORDS.tolist()), f(WORDS))
-    with pytest.raises(TypeError, match='expected images of dtype int64'):
-        f((WORDS + .5).tolist())  # which would be cut off
+    for wrong in WORDS + .5, (WORDS + .5).tolist():  # which would be cut off
+        with pytest.raises(TypeError, match='images of dtype int64'):
+            f(wrong)
 
 
-@pytest.mark.parametrize('rule', RULES, ids=['plain', 'guided'])
-@pytest.mark.parametrize('method', sorted(OPTIONS))
+@pytest.mark.parametrize('method, rule', [
+    (method, None) for method in sorted(OPTIONS)]
+    + [('gradient', GuidedBackprop)])
 def test_hidden_layers(net, weights, method, rule):
     h = reference.relu(X.dot(weights[0][0]) + weights[0][1])
     options = dict(OPTIONS[method])
@@ -296,36 +275,29 @@ def test_hidden_layers(net, weights, method, rule):
     f = compiled(net, rule, method=method, wrt='first', **options)
     close(f(X, LABELS, batch_size=2), want, 'float64')
     # the same of an expression
-    x, first = saliency_input(net), lasagne.layers.get_all_layers(net)[1]
-    hidden, output = lasagne.layers.get_output([first, net])
-    f = compiled(output, rule, method=method, wrt=hidden, input_var=x, **options)
+    x = saliency_input(net)
+    hidden, output = get_output([get_all_layers(net)[1], net])
+    f = compiled(output, rule, None, method, x, wrt=hidden, **options)
     close(f(X, LABELS), want, 'float64')
     maps = saliency_map(output, rule, LABELS, method, wrt=hidden, **options)
-    close(theano.function([x], maps, mode=PY)(X), want, 'float64')
+    close(value(maps, {x: X}), want, 'float64')
     with pytest.raises(TypeError, match='expected input_var'):
         compiled(output, rule, method=method, wrt=hidden)
-
-
-def test_what_has_no_map(net):
-    with pytest.raises(ValueError, match="perhaps you meant 'second'"):
-        saliency_map(net, wrt='secnd')
-    h = T.exp(saliency_input(net))
-    with pytest.raises(ValueError, match='made from another of .*: say one by wrt'):
-        saliency_map(h ** 2, input_var=[saliency_input(net), h])
 
 
 @pytest.mark.parametrize('rule', RULES, ids=['plain', 'guided'])
 def test_units(rule):
     net = convnet()
     model = ConvModel(net)
-    layer = lasagne.layers.get_all_layers(net)[1]
+    layer = get_all_layers(net)[1]
     active = np.array([reference.relu(model.z(x)) for x in IMAGES])
     c, i, j = np.unravel_index(active.min(axis=0).argmax(), active.shape[1:])
     g = np.zeros(active.shape[1:])
     g[c, i, j] = 1
     want = np.array([model.from_layer(x, g, RULES[rule]) for x in IMAGES])
-    for network, target in ((net, ('convolution', c, i, j)), (layer, (c, i, j)),
-                            (lasagne.layers.get_output(layer), (c, i - 3, j))):
+    for network, target in [(net, ('convolution', c, i, j)),
+                            (layer, (c, i, j)),
+                            (get_output(layer), (c, i - 3, j))]:
         f = compiled(network, rule, target, input_var=saliency_input(net))
         details = f.explain(IMAGES)
         close(details.maps, want, 'float64')
@@ -356,8 +328,8 @@ def test_several_classes_of_a_sample(net, weights):
     for target in hot, hot.astype(bool), hot.astype('float32'), hot.tolist():
         details = f.explain(X, target, batch_size=2)
         close(details.maps, want, 'float64')
-        close(theano.function([saliency_input(net)], saliency_map(
-            net, target=target), mode=PY)(X), want, 'float64')
+        maps = saliency_map(net, target=target)
+        close(value(maps, {saliency_input(net): X}), want, 'float64')
     np.testing.assert_array_equal(details.classes, [
         [1, 2, -1], [0, -1, -1], [2, -1, -1], [0, 1, 2], [1, -1, -1]])
     np.testing.assert_allclose(details.scores,
@@ -367,14 +339,14 @@ def test_several_classes_of_a_sample(net, weights):
     close(g(X, np.eye(4)[LABELS]), 3 * np.eye(4)[LABELS], 'float64')
     for columns in 1, 3, 5:
         hot_ones = np.eye(columns)[[0] * 5]
-        with pytest.raises(ValueError, match=f'4 classes, got {columns} columns'):
+        with pytest.raises(ValueError, match=f'4 classes, got {columns} col'):
             g(X, hot_ones)
-        with pytest.raises(AssertionError, match='zeros and ones of its shape'):
-            saliency_map(3 * x, None, hot_ones, input_var=x).eval({x: X})
+        with pytest.raises(AssertionError, match='zeros and ones of its'):
+            value(saliency_map(3 * x, None, hot_ones, input_var=x), {x: X})
     one_hot = np.eye(3)[LABELS]
     np.testing.assert_array_equal(f.explain(X, one_hot).classes, LABELS)
     for wrong, says in [(np.ones((5, 2)), '3 classes, got 2'),
-                        (hot - [[0], [1], [0], [0], [0]] * hot, 'for sample 1'),
+                        (hot * [[1], [0], [1], [1], [1]], 'for sample 1'),
                         (hot[:4], 'for each of 5 images')]:
         with pytest.raises(ValueError, match=says):
             f(X, wrong)
@@ -386,35 +358,34 @@ def test_wrong_networks(net):
                                (1. * T.lmatrix(), T.lmatrix()), (x > 0, x)]:
         with pytest.raises(TypeError, match='^expected '):
             saliency_map(network, input_var=input_var)
-    with pytest.raises(ValueError, match='the output is not made from x'):
-        saliency_map(2 * y, input_var=x)
+    for network, options, says in [
+            (2 * y, dict(input_var=x), 'the output is not made from x'),
+            (net, dict(wrt='secnd'), "perhaps you meant 'second'"),
+            (T.exp(x), dict(input_var=[x, T.exp(x)]), 'say one by wrt')]:
+        with pytest.raises(ValueError, match=says):
+            saliency_map(network, **options)
     with pytest.raises(TypeError):
         compiled(net, 3)
     assert net.nonlinearity is softmax
 
 
 def test_an_input_layer_of_an_expression():
-    x = T.dmatrix('x')
-    network = DenseLayer(InputLayer((None, 4), x * 2 - 1), 3, nonlinearity=None)
+    x, y = T.dmatrices('xy')
+    network = DenseLayer(InputLayer((None, 4), x * 2 - 1), 3,
+                         nonlinearity=None)
     W = network.W.get_value()
     for input_var in None, network.input_layer.input_var, x:
         f = compiled(network, input_var=input_var)
         z = (2 * X - 1).dot(W)
         np.testing.assert_allclose(f(X), 2 * W.T[z.argmax(axis=1)])
         assert f.inputs[0].shape == (None, None)
-    for wrong in T.bmatrix('raw') / np.float32(2), x + T.dmatrix('y'):
-        network = DenseLayer(InputLayer((None, 4), wrong), 3)
-        with pytest.raises(ValueError, match='the input layer has an expression'):
-            compiled(network)
-
-
-def test_an_input_layer_of_an_expression_of_two_variables():
-    x, y = T.dmatrices('xy')
-    network = DenseLayer(InputLayer((None, 4), x * y), 3, nonlinearity=None)
-    f = theano.function([x, y], saliency_map(network, target=1, input_var=x),
-                        mode=PY)
-    np.testing.assert_allclose(f(X, X), X * network.W.get_value()[:, 1])
-    with pytest.raises(ValueError, match=r'one of \[.*mul.*, x, y\], got a var'):
+    for wrong in T.bmatrix('raw') / np.float32(2), x + y:
+        with pytest.raises(ValueError, match='input layer has an expression'):
+            compiled(InputLayer((None, 4), wrong))
+    network = DenseLayer(InputLayer((None, 4), x * y), 3, W, nonlinearity=None)
+    maps = saliency_map(network, target=1, input_var=x)
+    np.testing.assert_allclose(value(maps, {x: X, y: X}), X * W[:, 1])
+    with pytest.raises(ValueError, match=r'one of \[.*mul.*, x, y\], got a v'):
         saliency_map(network, input_var=T.dmatrix('z'))
 
 
@@ -423,7 +394,7 @@ def test_an_input_layer_of_an_expression_of_two_variables():
 def test_a_rule_for_a_layer_by_its_name(net, weights, rule):
     x = saliency_input(net)
     with gradmod.modified(net, rule):
-        output = lasagne.layers.get_output(net, deterministic=True)
+        output = get_output(net, deterministic=True)
     want = compiled(output, input_var=x)(X)
     np.testing.assert_allclose(compiled(net, rule)(X), want, rtol=1e-12)
     for every in None, GuidedBackprop:
@@ -437,32 +408,15 @@ class Own(lasagne.layers.Layer):
         return T.maximum(z, 0)
 
 
-@pytest.mark.parametrize('hidden', [
-    lambda v: lasagne.layers.NonlinearityLayer(v, lambda z: T.maximum(z, 0)),
-    lambda v: lasagne.layers.NonlinearityLayer(
-        v, functools.partial(T.nnet.relu, alpha=0)),
-    lambda v: lasagne.layers.NonlinearityLayer(
-        v, lasagne.nonlinearities.LeakyRectify(0)),
-    Own])
-def test_a_rectifier_in_any_form(hidden):
+def test_a_rectifier_within_a_layer():
     network = InputLayer((None, 4), T.dmatrix('x'))
     network = DenseLayer(network, 6, b=lasagne.init.Normal(.5))
-    network = hidden(DenseLayer(network, 7, b=lasagne.init.Normal(.5),
-                                nonlinearity=None))
+    network = Own(DenseLayer(network, 7, b=lasagne.init.Normal(.5),
+                             nonlinearity=None))
     network = DenseLayer(network, CLASSES, nonlinearity=softmax)
-    values = lasagne.layers.get_all_param_values(network)
-    model = Model(list(zip(values[::2], values[1::2])), GuidedBackprop)
-    want = restated('gradient', model, X, LABELS)
-    close(compiled(network, GuidedBackprop)(X, LABELS), want, 'float64')
-
-
-def test_classes_that_int64_does_not_hold():
-    x = T.dmatrix('x')
-    f = compiled(x * 2, input_var=x)
-    labels = np.uint64([1, 2, 0]) - np.uint64(1)  # the last one wraps around
-    for target in labels, 2**64 - 1, np.uint64(2**63):
-        with pytest.raises(ValueError, match='target to be a class from 0'):
-            f(X[:3], target)
+    model = Model(pairs(get_all_param_values(network)), GuidedBackprop)
+    close(compiled(network, GuidedBackprop)(X, LABELS),
+          restated('gradient', model, X, LABELS), 'float64')
 
 
 def test_dropout_does_not_take_part(net, plain):
