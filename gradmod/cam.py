@@ -64,9 +64,9 @@ def gradcam(score, x, data_format=None, resize=True):
 def gradcam_plus_plus(score, x, data_format=None, resize=True):
     """Grad-CAM++: w_c is the sum of a relu(g) over the pixels, for g = dS/dA_c.
 
-    a = g^2 / (2 g^2 + g^3 sum A_c), with the sum over the pixels, and 0 where
-    g is [1]_. Of several objects of a class, Grad-CAM weights the large ones
-    more; here each pixel counts alike.
+    a = g^2 / (2 g^2 + g^3 sum A_c), with the sum over the pixels [1]_: a relu(g)
+    is computed as relu(g) / (2 + relu(g) sum A_c). Of several objects of a class,
+    Grad-CAM weights the large ones more; here each pixel counts alike.
 
     Parameters
     ----------
@@ -77,7 +77,8 @@ def gradcam_plus_plus(score, x, data_format=None, resize=True):
     -----
     The paper's derivatives are those of exp(S), which scales each map by
     exp(S); that factor is left out here, as in other implementations. The
-    denominator may come close to 0 where gradients are negative.
+    denominator may come close to 0 where a channel's sum is negative, as it may
+    be before a rectifier.
 
     References
     ----------
@@ -85,11 +86,9 @@ def gradcam_plus_plus(score, x, data_format=None, resize=True):
        WACV. arXiv:1710.11063.
     """
     def weights(A, pixels):
-        g = _gradient(score, x)
-        below = 2 * g ** 2 + g ** 3 * A.sum(axis=pixels, keepdims=True)
-        a = T.switch(T.eq(below, 0), 0, g ** 2 / T.switch(
-            T.eq(below, 0), T.ones_like(g), below))
-        return (a * T.nnet.relu(g)).sum(axis=pixels, keepdims=True)
+        r = T.nnet.relu(_gradient(score, x))
+        below = 2 + r * A.sum(axis=pixels, keepdims=True)
+        return (r / below).sum(axis=pixels, keepdims=True)
     return _cam(score, x, data_format, resize, weights)
 
 

@@ -85,6 +85,20 @@ def test_gradcam_of_one_dimension():
                                reference.relu(small)]), 'float64')
 
 
+def test_scorecam_masks_from_the_smallest_to_the_largest_value():
+    x = T.tensor3('x', dtype='float64')
+    sounds = rng.randn(2, 3, 5)
+    masks = sounds - sounds.min(axis=2, keepdims=True)
+    masks /= masks.max(axis=2, keepdims=True)
+    scores = ((sounds[:, np.newaxis] * masks[:, :, np.newaxis]) ** 2).sum(
+        axis=(2, 3))
+    weights = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    A = x + 3
+    f = at(A, ((A - 3) ** 2).sum(axis=(1, 2)), x, 'scorecam', resize=False)
+    close(f(sounds), reference.relu(
+        np.einsum('nc,nct->nt', weights, sounds + 3)), 'float64')
+
+
 @pytest.mark.parametrize('old, new', [(1, 4), (2, 5), (4, 4), (3, 9), (7, 3)])
 def test_interpolation(old, new):
     small = rng.randn(old)

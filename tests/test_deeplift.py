@@ -128,6 +128,9 @@ def test_the_derivative_where_hardly_anything_changes():
     maps, _ = explained(T.tanh(x), x, X[:1] + 2e-8, baseline=X[0])
     np.testing.assert_allclose(maps[0, 1] / (X[0, 1] + 2e-8 - X[0, 1]),
                                1 - np.tanh(X[0, 1] + 2e-8) ** 2, rtol=1e-12)
+    # up to the tolerance
+    maps, _ = explained(x ** 2, x, [[1e-6, 1.001e-6]], 'all')
+    np.testing.assert_allclose(maps[0].diagonal(), [2e-12, 1.001e-6 ** 2])
 
 
 def test_integers_and_flags_have_derivatives_of_zero():
