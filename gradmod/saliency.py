@@ -597,13 +597,13 @@ class SaliencyFunction:
         shape = (None,) + wanted.shape[1:]
         if (len(images.shape) != len(shape) or images.shape[0] == 0 or not all(
                 known in (None, n) for known, n in zip(shape, images.shape))):
-            raise ValueError(f'expected one image or more, of shape {shape}, got '
-                             f'{images.shape}')
+            raise ValueError(f'expected one image or more, of shape {shape}, for '
+                             f'{wanted.name or "the input"}, got {images.shape}')
         if not np.can_cast(images.dtype, wanted.dtype):
             raise TypeError(
-                f'expected images of dtype {wanted.dtype}, got {images.dtype}, '
-                'which it cannot hold exactly: convert them by '
-                f'images.astype({wanted.dtype!r})')
+                f'expected images of dtype {wanted.dtype} for '
+                f'{wanted.name or "the input"}, got {images.dtype}, which it '
+                f'cannot hold exactly: convert by .astype({wanted.dtype!r})')
         return images
 
     def _check_classes(self, target, n):
@@ -640,9 +640,9 @@ class SaliencyFunction:
             # Aligned, for C code, and no subclass, which may hide a NaN.
             arrays[i] = images = np.require(arrays[i], v.dtype, 'AE')
             if not np.isfinite(images).all():
-                finite = np.isfinite(images).reshape(n, -1).all(axis=1)
+                bad = np.isfinite(images).reshape(n, -1).all(axis=1).argmin()
                 raise ValueError('expected finite images, got NaN or infinity in '
-                                 f'image {start + finite.argmin()}')
+                                 f'image {start + bad} of {v.name or "the input"}')
         size = fixed[0] if fixed else n
         if size > n:  # a network with a fixed number of samples
             arrays = [np.concatenate([v, v[-1:].repeat(size - n, 0)])
