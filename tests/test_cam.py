@@ -143,10 +143,10 @@ def test_gradcam_at_the_size_of_the_layer():
 
 def test_a_constant_channel_masks_all():
     x = T.dtensor4('x')
-    image = np.arange(4.).reshape(1, 1, 2, 2)
+    image = np.arange(4.).reshape(1, 1, 2, 2) + 1
     A = T.concatenate([x, T.ones_like(x)], axis=1)
     f = at(A, A.sum(axis=(1, 2, 3)), x, 'scorecam', resize=False)
-    scores = np.array([(image * image / 3).sum() + 4, 4])
+    scores = np.array([(image * (image - 1) / 3).sum() + 4, 4])
     w = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
     np.testing.assert_allclose(f(image), w[0] * image[0] + w[1])
 
@@ -200,7 +200,8 @@ def test_gradcam_of_such_a_layer_at_its_own_size():
 def test_grad_cam_plus_plus_where_nothing_depends_on_a_pixel():
     x = T.dtensor4('x')
     image = np.arange(8.).reshape(1, 2, 2, 2) + 1
-    K = np.array([[[0, 2.], [0, -1]], [[0, 0], [0, 0]]])
+    image[0, 1, 1] = -7, -6  # 2 g^2 + g^3 times the sum is 0 for g = 1
+    K = np.array([[[0, 2.], [0, -1]], [[0, 1], [0, 0]]])
     A = x * 1
     f = at(A, (A * K).sum(axis=(1, 2, 3)), x, 'gradcam_plus_plus')
     w = 2 / (2 + 2 * image[0, 0].sum())

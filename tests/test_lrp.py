@@ -327,32 +327,28 @@ def test_tied_maxima_share():
     close(got, 7. * (x == 5))
 
 
-@pytest.mark.parametrize('width, batch_ndim', [
-    (1, 2), ([(1, 0), 2], 2), ([2, 0, (0, 1)], 1)])
-def test_a_shortcut_that_pads(width, batch_ndim):
+@pytest.mark.parametrize('width, batch_ndim, inside', [
+    (1, 2, np.s_[:, :, 1:-1, 1:-1]), ([(1, 0), 2], 2, np.s_[:, :, 1:, 2:-2]),
+    ([2, 0, (0, 1)], 1, np.s_[:, 2:-2, :, :-1])])
+def test_a_shortcut_that_pads(width, batch_ndim, inside):
     """With its true gradient, compilation did not end."""
     below = L.NINLayer(network_input(2, 3, 3), 4, W=values(2, 4), b=None)
     padded = L.PadLayer(below, width, batch_ndim=batch_ndim)
     shape = padded.output_shape[1:]
-    other = L.DenseLayer(below, int(np.prod(shape)), b=None,
-                         W=values(36, int(np.prod(shape))), nonlinearity=None)
+    W = values(36, int(np.prod(shape)))
+    other = L.DenseLayer(below, W.shape[1], W, b=None, nonlinearity=None)
     net = L.ElemwiseSumLayer([L.ReshapeLayer(other, ([0],) + shape), padded])
     x, r = values(2, 2, 3, 3), values(2, *shape)
     composite = lrp.EpsilonPlus(rules={below: lrp.Gradient()})
     h = plus(np.einsum('nihw,io->nohw', x, below.W.get_value()))
     total = np.zeros((2,) + shape)
-    pairs = [np.broadcast_to(w, 2).tolist() for w in (
-        [width] * (4 - batch_ndim) if isinstance(width, int) else width)]
-    inside = (slice(None),) * batch_ndim + tuple(
-        slice(low, low + n) for (low, _), n in zip(
-            pairs, h.shape[batch_ndim:]))
     total[inside] = h
-    z = (h.reshape(2, -1) @ other.W.get_value()).reshape(r.shape)
+    z = (h.reshape(2, -1) @ W).reshape(r.shape)
     s = divide(r, z + total)
-    flat = epsilon(h.reshape(2, -1), other.W.get_value(), 0,
-                   (z * s).reshape(2, -1)).reshape(h.shape)
-    wanted = np.einsum('nohw,io->nihw', flat + (total * s)[inside],
-                       below.W.get_value())
+    flat = epsilon(h.reshape(2, -1), W, 0, (z * s).reshape(2, -1))
+    wanted = np.einsum(
+        'nohw,io->nihw', flat.reshape(h.shape) + (total * s)[inside],
+        below.W.get_value())
     close(relevance(net, composite, x, r, 'fast_run'), wanted)
 
 
@@ -398,7 +394,8 @@ def test_composites_have_zennits_rules():
     table = {
         lrp.EpsilonPlus(): 'ZPlus() ZPlus() Epsilon()',
         lrp.EpsilonPlusFlat(.1, .2):
-            'Flat(stabilizer=0.2) ZPlus(stabilizer=0.2) Epsilon(stabilizer=0.1)',
+            'Flat(stabilizer=0.2) ZPlus(stabilizer=0.2) '
+            'Epsilon(stabilizer=0.1)',
         lrp.EpsilonAlpha2Beta1():
             'AlphaBeta(alpha=2, beta=1) AlphaBeta(alpha=2, beta=1) Epsilon()',
         lrp.EpsilonAlpha2Beta1Flat():

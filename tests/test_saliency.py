@@ -193,8 +193,7 @@ def test_what_counts_as_images(plain):
     ([['a'] * 4], TypeError, 'of dtype float64 for .*, got <U1'),
     (X + 1j, TypeError, 'got complex128'),
     ([X, LABELS], TypeError, 'images and their classes are two arguments'),
-    ((list(X), list(LABELS)), TypeError, 'are two arguments'),
-])
+    ((list(X), list(LABELS)), TypeError, 'are two arguments')])
 def test_wrong_images(plain, images, error, says):
     with pytest.raises(error, match='^expected (.*)' + says):
         plain(images)
@@ -217,8 +216,7 @@ def test_images_that_are_not_finite(plain, value):
     ([0, 1], ValueError, 'a target for each of 5 images, got 2'),
     (1., TypeError, 'got float'),
     ('all', TypeError, r"got str \('all'\)"),
-    (len, TypeError, 'got builtin_function'),
-])
+    (len, TypeError, 'got builtin_function')])
 def test_wrong_targets_in_a_call(plain, target, error, says):
     with pytest.raises(error, match=says):
         plain(X, target)
@@ -232,23 +230,15 @@ def test_progress(plain, capsys):
         assert seen in error and bool(seen) == bool(error)
 
 
-def test_pickle_into_a_new_process(net, tmp_path):
+def test_pickle_into_a_new_process(net):
     fs = [compiled(net, GuidedBackprop, lambda z: z[:, 1], 'smoothgrad'),
           compiled(net, method='integrated_gradients', target='all', steps=2)]
-    (tmp_path / 'fs').write_bytes(pickle.dumps((fs, X)))
-    (tmp_path / 'load.py').write_text(
-        'import pickle, sys\n'
-        'with open(sys.argv[1], "rb") as file:\n'
-        '    fs, images = pickle.load(file)\n'
-        'maps = [f(images, batch_size=2) for f in fs], repr(fs[0])\n'
-        'with open(sys.argv[2], "wb") as file:\n'
-        '    pickle.dump(maps, file)\n')
-    subprocess.check_call([sys.executable, '-c', (
-        'import runpy, sys, theano; theano.config.cxx = ""; '  # no g++
-        'sys.path.insert(0, ""); sys.argv.pop(0); '
-        'runpy.run_path(sys.argv[0])'), str(tmp_path / 'load.py'),
-        str(tmp_path / 'fs'), str(tmp_path / 'maps')])
-    maps, name = pickle.loads((tmp_path / 'maps').read_bytes())
+    code = ('import pickle, sys, theano; theano.config.cxx = ""  # no g++\n'
+            'fs, images = pickle.load(sys.stdin.buffer)\n'
+            'maps = [f(images, batch_size=2) for f in fs]\n'
+            'pickle.dump((maps, repr(fs[0])), sys.stdout.buffer)')
+    maps, name = pickle.loads(subprocess.check_output(
+        [sys.executable, '-c', code], input=pickle.dumps((fs, X))))
     assert name == repr(fs[0])
     for f, got in zip(fs, maps):
         np.testing.assert_allclose(got, f(X), rtol=1e-12)
@@ -312,12 +302,9 @@ def test_threads_take_turns(net):
         np.testing.assert_allclose(maps, want[k % CLASSES], rtol=1e-12)
 
 
-def test_a_target_for_the_whole_batch_is_refused(net):
+def test_another_number_of_scores_than_images_is_refused(net):
     with pytest.raises(TypeError, match='one score for each sample, such as'):
         compiled(net, target=lambda z: z[:, 1].mean())
-
-
-def test_another_number_of_scores_than_images_is_refused():
     x = T.dtensor3('x')
     f = compiled(x.reshape((-1, 4)), input_var=x, target=lambda z: z[:, 0])
     with pytest.raises(ValueError, match='one score for each of 2 .* got 6'):
@@ -366,25 +353,20 @@ def test_what_is_wanted_of_a_map(net, weights):
         saliency_map(net, reduce=T.sum)
 
 
-@pytest.fixture(scope='module')
-def two():
-    a, b = T.dmatrix('a'), T.imatrix('b')
-    return compiled(3 * a + b, input_var=[a, b], target=1)
-
-
-def test_arrays_of_several_inputs(two):
+def test_arrays_of_several_inputs():
+    a, b, c = T.dmatrix('a'), T.imatrix('b'), T.dmatrix('c')
     B = np.ones((5, 4), 'int32')
-    a, b = T.dmatrices('ab')
-    one = compiled(3 * a + b, input_var=[a, b], target=1,  # one map of all
+    one = compiled(3 * a + c, input_var=[a, c], target=1,  # one map of all
                    method=lambda score, x: sum(methods.gradient(score, x)))
     np.testing.assert_array_equal(one([X, X]), 4 * np.eye(4)[[1] * 5])
+    with pytest.raises(ValueError, match='for one map alone'):
+        compiled(3 * a + c, input_var=[a, c], target=1)(
+            [X, X], out=np.empty((5, 4)))
+    two = compiled(3 * a + b, input_var=[a, b], target=1)
     maps, none = two([X, B], batch_size=2)
     assert none is None
     np.testing.assert_array_equal(maps, 3 * np.eye(4)[[1] * 5])
     assert list(two({'b': B, 'a': X})) == ['a', 'b']
-    two_maps = compiled(3 * a + b, input_var=[a, b], target=1)
-    with pytest.raises(ValueError, match='for one map alone'):
-        two_maps([X, X], out=np.empty((5, 4)))
     for wrong, error, says in [
             (X, TypeError, "a list of 2 arrays, or a dict of .'a', 'b'."),
             ([X], TypeError, 'a list of 2 arrays'),
