@@ -50,7 +50,7 @@ TESTS = {
     'cam': ['cam'],
     'deeplift': ['deeplift'],
     'logits': ['logits'],
-    'score': ['score', 'saliency', 'methods'],
+    'score': ['score', 'saliency', 'methods', 'cam'],
     'methods': ['methods'],
     'saliency': ['saliency', 'score'],
     'sanity': ['sanity'],
