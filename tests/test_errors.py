@@ -1,6 +1,5 @@
 import functools
 
-import lasagne
 import numpy as np
 import pytest
 import theano
@@ -20,14 +19,12 @@ def test_describe():
     assert len(describe('x' * 1000)) < 80
 
 
-@pytest.mark.parametrize('function, name', [
-    (T.nnet.relu, 'relu'), (T.tanh, 'tanh'),
-    (GuidedBackprop, 'GuidedBackprop'),
-    (GuidedBackprop(T.nnet.relu), 'GuidedBackprop(relu)'),
-    (lasagne.nonlinearities.LeakyRectify(.1), 'LeakyRectify'),
-    (functools.partial(T.nnet.relu, alpha=.1), 'partial')])
-def test_name_of(function, name):
-    assert name_of(function) == name
+def test_name_of():
+    for function, name in [
+            (T.nnet.relu, 'relu'), (T.tanh, 'tanh'), (int, 'int'),
+            (GuidedBackprop(T.nnet.relu), 'GuidedBackprop(relu)'),
+            (functools.partial(T.nnet.relu, alpha=.1), 'partial')]:
+        assert name_of(function) == name
 
 
 def test_perhaps():
