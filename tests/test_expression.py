@@ -122,7 +122,7 @@ def test_several_outputs():
     assert new[0].owner.inputs[0] is new[1].owner.inputs[0]  # replaced once
 
 
-def test_within_a_graph_that_carries_overrides():
+def test_within_an_op_of_a_graph_or_a_rule():
     x = T.fmatrix('x')
     y = Times(T.nnet.relu, 3)(T.nnet.relu(x)) - 1
     with pytest.warns(UserWarning, match=r'inside of 1 times Times\(relu\)\. '
@@ -138,10 +138,7 @@ def test_within_a_graph_that_carries_overrides():
         override_in(y, Times, select=lambda m: True)
         override_in(y, Times(T.nnet.relu))
         override_in(Times(T.sgn)(T.nnet.relu(x)), Times)
-
-
-def test_within_an_op_of_a_graph():
-    x, z = T.fmatrices('xz')
+    z = T.fmatrix('z')
     y = OpFromGraph([z], [T.nnet.relu(z)])(T.nnet.relu(x) - 1)
     with pytest.warns(UserWarning, match='inside of 1 times OpFromGraph'):
         assert len(override_in(y, Times)[1]) == 1

@@ -76,6 +76,15 @@ def test_graft_keeps_a_key_whose_node_is_copied():
               [9 * W[0, :2] + Z.argmax(axis=1)])
 
 
+def test_graft_computes_test_values_when_asked():
+    a, x = T.fmatrices('ax')
+    out = T.exp(a) + 1
+    x.tag.test_value = Z
+    with change_flags(compute_test_value='raise'):
+        (copy,) = graft([out], {a: x})
+    np.testing.assert_allclose(copy.tag.test_value, np.exp(Z) + 1, rtol=1e-6)
+
+
 def test_conform_casts_and_matches_the_pattern():
     matrix = T.fmatrix().type
     x = T.fmatrix()
