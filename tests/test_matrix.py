@@ -4,13 +4,13 @@ Each test compares values with a restatement in numpy. All ways are taken with
 guided backpropagation and with a rule that carries a shared and a symbolic
 parameter; all modes with guided backpropagation. Elsewhere:
 
-- all rules in one mode: test_rules, test_field_rules; functions of two
-  variables: test_base;
-- captured variables, integers, pickles, threads, test values, `None` and
-  disconnected gradients: test_base; in place: test_rules; modes without the rewrite, Rop, known_grads of other
-  types: test_op; layouts in memory, literals that do not upcast: test_rules;
-  all types, infinity, NaN, subnormal numbers and random graphs: test_contract;
-  leaks: test_memory; another device: tests/device.
+- all rules in one mode, layouts in memory, what is done in place, literals that
+  do not upcast: test_rules, test_field_rules;
+- functions of two variables, integers, captured variables, pickles, threads,
+  test values, `None` and disconnected gradients: test_base;
+- modes without the rewrite, Rop, known_grads of other types: test_op;
+- all types, infinity, NaN, subnormal numbers and random graphs: test_contract;
+- leaks: test_memory; another device: tests/device.
 """
 import copy
 import pickle
