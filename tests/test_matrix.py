@@ -4,8 +4,8 @@ Each test compares values with a restatement in numpy. All ways are taken with
 guided backpropagation and with a rule that carries a shared and a symbolic
 parameter; all modes with guided backpropagation. Elsewhere:
 
-- all rules in one mode, layouts in memory, what is done in place, literals that
-  do not upcast: test_rules, test_field_rules;
+- all rules in one mode, layouts in memory, what is done in place, literals
+  that do not upcast: test_rules, test_field_rules;
 - functions of two variables, integers, captured variables, pickles, threads,
   test values, `None` and disconnected gradients: test_base;
 - modes without the rewrite, Rop, known_grads of other types: test_op;

@@ -171,9 +171,7 @@ def test_names():
             (named, ['#1 NINLayer', 'named']),  # what is below, alone
             ((dense, [named]), ['#1 NINLayer', 'named'])]:
         assert [p.name for p in modified(network, ZeroBackprop)] == names
-
-
-def test_layers_within_two_layers():
+    # within two layers
     inside = DenseLayer((None, 6), 7)
     first = Own((None, 6), [inside])
     second = Own(first, [NonlinearityLayer((None, 7), rectify), inside])

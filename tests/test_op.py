@@ -98,11 +98,6 @@ def test_output_that_is_a_captured_intermediate():
 
 # the op as a citizen of Theano
 
-def test_debugprint_shows_the_rule():
-    y = GuidedBackprop(T.nnet.relu)(T.fmatrix('z'))
-    assert 'GuidedBackprop(relu)' in theano.printing.debugprint(y, file='str')
-
-
 def test_make_node():
     op = GuidedBackprop(T.nnet.relu)(T.fmatrix()).owner.op
     with pytest.raises(IndexError):
