@@ -7,7 +7,7 @@ from lasagne.layers import Conv2DLayer, DenseLayer, InputLayer, Layer
 from lasagne.nonlinearities import rectify, softmax
 
 from gradmod import GuidedBackprop, compile_saliency_function
-from gradmod._theano import change_flags
+from gradmod._theano import OpFromGraph, change_flags
 
 from . import reference
 
@@ -26,6 +26,25 @@ OPTIONS = {
     'smoothgrad': dict(samples=4, sigma=.3, seed=7),
     'integrated_gradients': dict(steps=5, baseline=np.array([1, 0, -1, 2])),
 }
+
+
+class OldRecipe:
+    """ModifiedBackprop, as it was copied into many a notebook.
+
+    Theano 1.0 ignores its gradient.
+    """
+
+    def __init__(self, nonlinearity):
+        self.nonlinearity, self.ops = nonlinearity, {}
+
+    def __call__(self, x):
+        inner = x.type()
+        op = OpFromGraph([inner], [self.nonlinearity(inner)])
+        op.grad = self.grad
+        return op(x)
+
+    def grad(self, inputs, out_grads):
+        return [7 * out_grads[0]]
 
 
 def saliency_input(net):

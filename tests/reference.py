@@ -50,6 +50,21 @@ def straight_through(bound):
     return lambda z, g: g if abs(z) <= bound else 0.
 
 
+def special(dtype):
+    """Of both signs: zero, numbers of all sizes, infinity, NaN, and the NaN
+    that is next to infinity, where a comparison of bits may err.
+    """
+    info = np.finfo(dtype)
+    values = np.array([0, info.tiny / 4, info.tiny, info.eps, 1, 1.5, info.max,
+                       np.inf, np.nan], dtype)
+    bits = values.view(f'uint{info.bits}')
+    one = bits.dtype.type(1)  # to the next number
+    more = np.array([one, bits[2] - one, bits[-2] + one]).view(dtype)
+    assert values[1] > 0 and np.isnan(more[-1])  # a subnormal survived
+    values = np.append(values, more)
+    return np.concatenate([values, -values])
+
+
 def elementwise(rule, z, g):
     """Apply a rule of two numbers to two arrays of one shape."""
     z, g = np.broadcast_arrays(z, g)

@@ -5,28 +5,11 @@ import theano.tensor as T
 
 import gradmod
 from gradmod import GuidedBackprop, ZeroBackprop, check_gradient
-from gradmod._theano import OpFromGraph
 
 from . import reference
+from .models import OldRecipe
 
 pytestmark = pytest.mark.usefixtures('no_compiler')
-
-
-class OldRecipe:
-    """The recipe whose gradient Theano 1.0 ignores."""
-
-    def __init__(self, nonlinearity):
-        self.nonlinearity = nonlinearity
-
-    def __call__(self, x):
-        inner = x.type()
-        op = OpFromGraph([inner], [self.nonlinearity(inner)])
-        op.grad = self.grad
-        return op(x)
-
-    def grad(self, inputs, out_grads):
-        (g,) = out_grads
-        return [7 * g]
 
 
 @pytest.mark.parametrize('dtype', ['float16', 'float32', np.dtype('float64')])
@@ -54,19 +37,22 @@ def test_stars():
     assert report.differs[6, 8]  # a number in the place of NaN
 
 
-def test_report_of_a_rule_that_is_the_true_gradient():
-    rule = gradmod.override_gradient(T.tanh, lambda inputs, gs: [None])
-    report = check_gradient(rule)
-    assert report.used and not report.differs.any()
-    assert 'the same as the gradient without it' in repr(report)
+@theano.compile.ops.as_op(itypes=[T.fvector], otypes=[T.fvector])
+def without_gradient(z):
+    return np.sign(z)
 
 
-def test_report_of_a_plain_function():
-    report = check_gradient(T.nnet.relu)
-    assert report.used is None and report.true is None
-    assert not report.differs.any()
-    assert 'it has no grad of its own' in repr(report)
-    assert 'what follows is the gradient that Theano knows' in repr(report)
+@pytest.mark.parametrize('function, used, has_true, words', [
+    (gradmod.override_gradient(T.tanh, lambda inputs, gs: [None]), True, True,
+     'the same as the gradient without it'),
+    (gradmod.override_gradient(without_gradient, lambda inputs, gs: gs), True,
+     False, 'Theano knows no gradient without it'),
+    (T.nnet.relu, None, False, 'it has no grad of its own\n'
+     'what follows is the gradient that Theano knows')])
+def test_report_without_a_difference(function, used, has_true, words):
+    report = check_gradient(function)
+    assert report.used is used and (report.true is not None) is has_true
+    assert not report.differs.any() and words in repr(report)
 
 
 @pytest.mark.parametrize('form', [list, tuple, lambda grads: grads[0]])
@@ -79,18 +65,6 @@ def test_report_of_an_override_that_is_ignored(form):
     else:
         assert report.used is False and not report.differs.any()
         assert 'ITS GRAD IS IGNORED' in repr(report)
-
-
-@theano.compile.ops.as_op(itypes=[T.fvector], otypes=[T.fvector])
-def without_gradient(z):
-    return np.sign(z)
-
-
-def test_report_where_theano_knows_no_gradient():
-    rule = gradmod.override_gradient(without_gradient, lambda i, gs: gs)
-    report = check_gradient(rule)
-    assert report.used and report.true is None and not report.differs.any()
-    assert 'Theano knows no gradient' in repr(report)
 
 
 def test_one_number_by_default_and_the_first_of_several():

@@ -9,7 +9,6 @@ from collections import namedtuple
 from functools import lru_cache
 
 import numpy as np
-import pytest
 import theano
 import theano.tensor as T
 from hypothesis import HealthCheck, assume, given, settings
@@ -34,19 +33,7 @@ def examples(default):
 
 # Any type, any floats
 
-def bits(dtype):
-    return {'float16': np.uint16, 'float32': np.uint32,
-            'float64': np.uint64}[dtype]
-
-
-def special(dtype):
-    """Zeros, ones, ends of the normal and subnormal numbers, and beyond."""
-    info = np.finfo(dtype)
-    smallest = np.nextafter(np.zeros((), dtype), np.ones((), dtype))
-    values = np.array([0, 1, info.eps, smallest, info.tiny,
-                       np.nextafter(info.tiny, np.zeros((), dtype)),
-                       info.max, np.inf, np.nan], dtype)
-    return np.concatenate([values, -values]).view(bits(dtype))
+BITS = {'float16': np.uint16, 'float32': np.uint32, 'float64': np.uint64}
 
 
 def arrays(pattern, dtype, count, seed):
@@ -62,10 +49,11 @@ def arrays(pattern, dtype, count, seed):
 
     def draw():
         anything = rng.bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        values = np.frombuffer(anything, bits(dtype)).reshape(shape)
+        values = np.frombuffer(anything, BITS[dtype]).reshape(shape)
+        special = reference.special(dtype).view(BITS[dtype])
         values = np.where(rng.rand(*shape) < .5, values,
-                          rng.choice(special(dtype), shape))
-        return np.asarray(values, bits(dtype)).view(dtype)[step]
+                          rng.choice(special, shape))
+        return np.asarray(values, BITS[dtype]).view(dtype)[step]
     return [draw() for _ in range(count)]
 
 
@@ -79,7 +67,8 @@ def exactly_equal(got, want):
     numpy as in C, on where in memory they are.
     """
     assert got.dtype == want.dtype and got.shape == want.shape
-    same = got.view(bits(str(got.dtype))) == want.view(bits(str(want.dtype)))
+    bits = BITS[str(got.dtype)]
+    same = got.view(bits) == want.view(bits)
     np.testing.assert_array_equal(same | np.isnan(got) & np.isnan(want), True,
                                   '%s\n%s' % (got, want))
 
@@ -129,37 +118,6 @@ def test_any_type_and_any_floats(dtype, pattern, seed):
         exactly_equal(one, other)
 
 
-@lru_cache(maxsize=None)
-def compiled_in_c(dtype, pattern):
-    """The gates with C code: bare, and fused with negations on both sides."""
-    type = T.TensorType(dtype, pattern)
-    z, g = type('z'), type('g')
-    functions = []
-    for Rule, _, rule in RULES[:2]:
-        value = Rule(T.nnet.relu)(z)
-        bare = theano.grad(None, z, known_grads={value: g})
-        negated = theano.grad(None, z, known_grads={value: -g})
-        functions.append((rule, theano.function(
-            [z, g], [bare, -negated], on_unused_input='ignore',
-            mode=theano.Mode('cvm', 'fast_run'))))
-        assert all(hasattr(thunk, 'cthunk')
-                   for thunk in functions[-1][-1].fn.thunks)
-    return functions
-
-
-@pytest.mark.slow
-@examples(200)
-@given(st.sampled_from(['float32', 'float64']),
-       st.sampled_from([(False,), (True, False, False)]), seeds)
-def test_any_floats_in_c(dtype, pattern, seed):
-    z, g = arrays(pattern, dtype, 2, seed)
-    with np.errstate(all='ignore'):
-        for rule, overridden in compiled_in_c(dtype, pattern):
-            bare, negated = overridden(z, g)
-            exactly_equal(bare, reference.elementwise(rule, z, g))
-            exactly_equal(negated, -reference.elementwise(rule, z, -g))
-
-
 # Random graphs. All numbers are integers or halves of them, so that float64
 # holds each sum and product exactly, and gates see zeros and ties as they are.
 
@@ -171,28 +129,20 @@ SAMPLES, UNITS = 2, 3
 Step = namedtuple('Step', 'inputs build forward backward')
 
 
-def plus(x):
-    return x * (x > 0)
-
-
 def gate(rule):
     return lambda z, p, g: ([reference.elementwise(rule, z, g)], {})
-
-
-def same(inputs, f, backward):
-    """A step of operations that Theano and numpy share."""
-    return Step(inputs, f, f, backward)
 
 
 DECONV = gradmod.DeconvNet(T.nnet.relu)
 GUIDED = gradmod.GuidedBackprop(lambda z: 2 * DECONV(z) - z)
 STEPS = {
-    'sub': same(2, lambda x, y, p: x - y, lambda x, y, p, g: ([g, -g], {})),
-    'mul': same(2, lambda x, y, p: x * y,
+    'sub': Step(2, lambda x, y, p: x - y, lambda x, y, p: x - y,
+                lambda x, y, p, g: ([g, -g], {})),
+    'mul': Step(2, lambda x, y, p: x * y, lambda x, y, p: x * y,
                 lambda x, y, p, g: ([g * y, g * x], {})),
     'dot': Step(1, lambda z, p: T.dot(z, p['W']), lambda z, p: z.dot(p['W']),
                 lambda z, p, g: ([g.dot(p['W'].T)], {'W': z.T.dot(g)})),
-    'deconv': Step(1, lambda z, p: DECONV(z), lambda z, p: plus(z),
+    'deconv': Step(1, lambda z, p: DECONV(z), lambda z, p: reference.relu(z),
                    gate(reference.deconv)),
     'nested': Step(1, lambda z, p: GUIDED(z), lambda z, p: abs(z),
                    gate(reference.guided)),
@@ -204,7 +154,8 @@ STEPS = {
                       'slope': np.where(z > 0, 0, g * z).sum(axis=0)})),
     'captured': Step(
         2, lambda x, y, p: gradmod.DeconvNet(lambda x: x * y)(x),
-        lambda x, y, p: x * y, lambda x, y, p, g: ([plus(g), g * x], {}))}
+        lambda x, y, p: x * y,
+        lambda x, y, p, g: ([reference.relu(g), g * x], {}))}
 PRODUCTS = 'mul', 'captured'
 steps = st.lists(st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 9),
                            st.integers(0, 9)), min_size=1, max_size=8).filter(
@@ -214,32 +165,29 @@ steps = st.lists(st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 9),
 small = st.integers(-3, 3)
 
 
-def run(program, x, params, form):
-    """The nodes of a graph: x, and the result of each step of the program."""
-    nodes = [x]
-    for name, *places in program:
+def run(program, z, shared, x, params, weights):
+    """The nodes of a graph, z and the result of each step of the program, in
+    Theano and in numpy; the gradients, by x and the parameters, of the sum of
+    the nodes times weights.
+    """
+    nodes, arrays, places = [z], [x], []
+    for name, *picks in program:
         step = STEPS[name]
-        inputs = [nodes[-1 - i % len(nodes)] for i in places[:step.inputs]]
-        nodes.append(getattr(step, form)(*inputs, params))
-    return nodes
-
-
-def restated(program, x, params, weights):
-    """The nodes and the gradients of their weighted sum, a step at a time."""
-    nodes = run(program, x, params, 'forward')
+        places.append([len(nodes) - 1 - i % len(nodes)
+                       for i in picks[:step.inputs]])
+        nodes.append(step.build(*[nodes[i] for i in places[-1]], shared))
+        arrays.append(step.forward(*[arrays[i] for i in places[-1]], params))
     gradients = [w * np.ones_like(x) for w in weights]
     of_params = {k: np.zeros_like(v) for k, v in params.items()}
-    for n in range(len(nodes) - 1, 0, -1):
-        name, *places = program[n - 1]
-        step = STEPS[name]
-        places = [n - 1 - i % n for i in places[:step.inputs]]
-        to_inputs, to_params = step.backward(
-            *[nodes[i] for i in places], params, gradients[n])
-        for i, gradient in zip(places, to_inputs):
+    for n in range(len(program), 0, -1):
+        inputs = places[n - 1]
+        to_inputs, to_params = STEPS[program[n - 1][0]].backward(
+            *[arrays[i] for i in inputs], params, gradients[n])
+        for i, gradient in zip(inputs, to_inputs):
             gradients[i] = gradients[i] + gradient
         for k, gradient in to_params.items():
             of_params[k] = of_params[k] + gradient
-    return nodes, gradients, of_params
+    return nodes, arrays, [gradients[0]] + [of_params[k] for k in params]
 
 
 @change_flags(cxx='')
@@ -250,24 +198,19 @@ def test_random_graphs(program, data, optimizer):
         size = int(np.prod(shape))
         return np.reshape(data.draw(st.lists(
             small, min_size=size, max_size=size)), shape).astype(float)
-    x = draw(SAMPLES, UNITS)
+    x, weights = draw(SAMPLES, UNITS), draw(1 + len(program), 1)
     params = {'W': draw(UNITS, UNITS), 'slope': draw(UNITS)}
-    weights = draw(1 + len(program), 1)
-    nodes, gradients, of_params = restated(program, x, params, weights)
-    assume(max(abs(v).max() for v in nodes + gradients
-               + list(of_params.values())) < 2 ** 40)  # else not exact
-
     shared = {k: theano.shared(v) for k, v in params.items()}
     z = T.dmatrix('z')
-    graph = run(program, z, shared, 'build')
-    cost = sum((w * v).sum() for (w,), v in zip(weights, graph))
-    names = sorted(params)
-    overridden = theano.grad(cost, [z] + [shared[k] for k in names],
+    nodes, arrays, gradients = run(program, z, shared, x, params, weights)
+    want = arrays + gradients
+    assume(max(abs(v).max() for v in want) < 2 ** 40)  # else not exact
+    cost = sum((w * v).sum() for (w,), v in zip(weights, nodes))
+    overridden = theano.grad(cost, [z] + list(shared.values()),
                              disconnected_inputs='ignore')
-    f = theano.function([z], graph + overridden,
+    f = theano.function([z], nodes + overridden,
                         mode=theano.Mode('py', optimizer))
     got = f(x)
-    want = nodes + [gradients[0]] + [of_params[k] for k in names]
     assert len(got) == len(want)
     for i, (one, other) in enumerate(zip(got, want)):
         np.testing.assert_array_equal(one, other, str(i))

@@ -1,15 +1,11 @@
 import functools
 
-import lasagne
 import numpy as np
 import pytest
-import theano
-import theano.sparse
 import theano.tensor as T
 
 from gradmod import GuidedBackprop
-from gradmod.errors import (check_count, describe, is_float_tensor, name_of,
-                            perhaps)
+from gradmod.errors import check_count, describe, name_of, perhaps
 
 
 def test_describe():
@@ -20,28 +16,18 @@ def test_describe():
     assert len(describe('x' * 1000)) < 80
 
 
-@pytest.mark.parametrize('function, name', [
-    (T.nnet.relu, 'relu'), (T.tanh, 'tanh'),
-    (GuidedBackprop, 'GuidedBackprop'),
-    (GuidedBackprop(T.nnet.relu), 'GuidedBackprop(relu)'),
-    (lasagne.nonlinearities.LeakyRectify(.1), 'LeakyRectify'),
-    (functools.partial(T.nnet.relu, alpha=.1), 'partial')])
-def test_name_of(function, name):
-    assert name_of(function) == name
+def test_name_of():
+    for function, name in [
+            (T.nnet.relu, 'relu'), (T.tanh, 'tanh'), (int, 'int'),
+            (GuidedBackprop(T.nnet.relu), 'GuidedBackprop(relu)'),
+            (functools.partial(T.nnet.relu, alpha=.1), 'partial')]:
+        assert name_of(function) == name
 
 
 def test_perhaps():
     assert perhaps('conv', ['conv1', 'dense']) == "perhaps you meant 'conv1'"
     assert perhaps(3, ['conv', 'b']) == "there are 'conv', 'b'"
     assert perhaps(3, []) == 'there are none'
-
-
-def test_is_float_tensor():
-    for type in T.fmatrix, T.dscalar, T.TensorType('float16', (True,)):
-        assert is_float_tensor(type())
-    for value in (T.imatrix(), T.zmatrix(), np.ones(2), 1., None,
-                  theano.sparse.csr_matrix('s', 'float32')):
-        assert not is_float_tensor(value)
 
 
 def test_check_count():

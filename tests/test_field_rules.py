@@ -10,8 +10,9 @@ import gradmod
 from gradmod._theano import change_flags
 
 from . import reference
+from .models import PY
+from .test_rules import gradient
 
-PY = theano.Mode(linker='py', optimizer='fast_compile')
 RNG = np.random.RandomState(0)
 # all sign quadrants, zeros, ties with thresholds, infinity, NaN
 Z, G = (a.ravel() for a in np.meshgrid(
@@ -25,14 +26,6 @@ def relu(z):
 
 def leaky(z):
     return T.nnet.relu(z, .5)
-
-
-def gradient(rule, dtype='float64', ndim=1, mode=PY):
-    type = T.TensorType(dtype, (False,) * ndim)
-    z, g = type('z'), type('g')
-    out = theano.grad(None, z, known_grads={rule(z): g})
-    assert out.type == type
-    return theano.function([z, g], out, mode=mode, on_unused_input='ignore')
 
 
 def check(f, expected, dtype, rtol):

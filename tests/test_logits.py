@@ -9,7 +9,7 @@ from lasagne.nonlinearities import rectify, softmax
 from gradmod import saliency_map
 from gradmod.logits import SIGMOIDS, SOFTMAXES, logits_of
 
-from .models import (CLASSES, LABELS, P, PY, RULES, X, compiled, mlp)
+from .models import CLASSES, LABELS, P, PY, RULES, X, compiled, mlp
 
 pytestmark = pytest.mark.usefixtures('no_compiler')
 B = np.array([.5, -1, 0])
@@ -52,8 +52,6 @@ def test_what_is_looked_for(form):
     lambda z: T.nnet.softmax((z + B).reshape((-1, CLASSES))).reshape(z.shape),
     lambda z: T.nnet.softmax(z + B).dimshuffle(0, 'x', 1).flatten(2),
     lambda z: z + B,
-    lambda z: T.nnet.relu(z + B + 10) - 10,
-    lambda z: by_hand(z + B),
     lambda z: T.log(by_hand(z + B)),
     lambda z: T.log(T.clip(by_hand(z + B), EPS, 1 - EPS)),
     lambda z: T.cast(T.clip(T.nnet.softmax(z + B), EPS, 1), 'float64'),
@@ -67,7 +65,8 @@ def test_logits_are_found(output):
     y = output(x.dot(P))
     np.testing.assert_allclose(logits_of(y).eval({x: X}), X.dot(P) + B,
                                rtol=1e-12)
-    f = theano.function([x], saliency_map(y, None, LABELS, input_var=x), mode=PY)
+    maps = saliency_map(y, None, LABELS, input_var=x)
+    f = theano.function([x], maps, mode=PY)
     np.testing.assert_allclose(f(X), P.T[LABELS], rtol=1e-12)
 
 

@@ -1,7 +1,6 @@
 """Wrappers and graphs that are dropped leave nothing behind."""
 import gc
 import json
-import os
 import subprocess
 import sys
 import weakref
@@ -15,7 +14,9 @@ import theano
 import theano.tensor as T
 from lasagne.layers import DenseLayer, InputLayer, get_output
 
-PY = theano.Mode('py', 'fast_compile')
+from .conftest import ROOT
+from .models import PY
+
 ROUNDS = 100  # of four wrappers each
 
 
@@ -33,14 +34,10 @@ class Keeper:
     def round(self, i):
         """Build and drop; weak references to what should be gone then."""
         x = self.x
-
-        def parametric(z):
-            return T.switch(z > 0, z, self.slope * z)
-
-        def nested(z):
-            return gradmod.DeconvNet(T.nnet.relu)(z) + z
+        parametric = lambda z: T.switch(z > 0, z, self.slope * z)
         rules = [gradmod.GuidedBackprop(parametric),
-                 gradmod.GradientReversal(nested, factor=2),
+                 gradmod.GradientReversal(
+                     lambda z: gradmod.DeconvNet(T.tanh)(z) + z, factor=2),
                  gradmod.override_gradient(
                      lambda z: z * x, lambda inputs, out_grads, true_grads:
                      [T.clip(true_grads[0], -1, 1)]),
@@ -56,14 +53,12 @@ class Keeper:
         gone = rules + values + gradients + [second, report, parametric]
         gone += [op for rule in rules for op in rule.ops.values()]
         if i % 10 == 0:
-            f = theano.function([x], [cost] + gradients, mode=PY)
-            f(np.ones((2, 3)))
-            gone.append(f)
+            gone.append(theano.function([x], [cost] + gradients, mode=PY))
+            gone[-1](np.ones((2, 3)))
         if i % 40 == 0:
-            f = gradmod.compile_saliency_function(values[0], input_var=x,
-                                                  mode=PY)
-            f(np.ones((2, 3)))
-            gone.append(f)
+            gone.append(gradmod.compile_saliency_function(
+                values[0], input_var=x, mode=PY))
+            gone[-1](np.ones((2, 3)))
         return [weakref.ref(v) for v in gone]
 
 
@@ -93,10 +88,9 @@ def measure():
 @pytest.mark.slow
 def test_hundreds_of_wrappers_and_graphs():
     # in a process of its own, where nobody else builds anything
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     out = subprocess.check_output(
         [sys.executable, '-c', 'from tests.test_memory import measure; '
-         'measure()'], cwd=root)
+         'measure()'], cwd=ROOT)
     left = json.loads(out.decode().splitlines()[-1])
     assert left['built'] > 10 * ROUNDS
     assert left['alive'] == []

@@ -3,17 +3,17 @@ import copy
 import functools
 import itertools
 import pickle
+import re
 import warnings
 
-import lasagne
 import numpy as np
 import pytest
 import theano
 import theano.tensor as T
 from lasagne.layers import (
-    ConcatLayer, CustomRecurrentLayer, DenseLayer, DropoutLayer,
-    ElemwiseSumLayer, FeaturePoolLayer, FlattenLayer, InputLayer, Layer,
-    LSTMLayer, NINLayer, NonlinearityLayer, get_all_layers, get_output)
+    CustomRecurrentLayer, DenseLayer, DropoutLayer, FeaturePoolLayer,
+    InputLayer, Layer, LSTMLayer, NINLayer, NonlinearityLayer, get_all_layers,
+    get_output)
 from lasagne.layers.recurrent import Gate
 from lasagne.nonlinearities import (
     LeakyRectify, leaky_rectify, rectify, sigmoid, softmax, tanh)
@@ -22,16 +22,13 @@ import gradmod
 from gradmod import lrp
 from gradmod import (DeconvNet, GuidedBackprop, GuidedGradient,
                      ModifiedBackprop, ZeroBackprop)
-from gradmod.network import Place, modified
-from gradmod.report import Report
+from gradmod.network import BY_ITSELF, NOT_KNOWN, Place, modified
 
-from .models import PY
+from .models import PY, OldRecipe
 
 # Most tests call no rule, and mix rectifiers. Those of warnings override this.
 pytestmark = pytest.mark.filterwarnings('ignore:no rule was called',
                                         'ignore:.*leaves alone')
-NOT_KNOWN = 'not known to be ReLU; select it, or see override_in'
-BY_ITSELF = 'may rectify by itself; see override_in'
 
 
 def mlp(*nonlinearities):
@@ -81,43 +78,23 @@ def value(x, shape, *outputs):
     return theano.function([x], list(outputs), mode=PY)(X)
 
 
-class Error(Exception):
-    pass
-
-
 def throw(error):
     raise error
 
 
 # Where Lasagne keeps nonlinearities
 
-def convolutional():
-    x = InputLayer((None, 2, 3, 3), input_var=T.tensor4('x'))
+def of_library():
+    x = InputLayer((2, 2, 3, 3), input_var=T.tensor4('x'))
     norm = NonlinearityLayer(NINLayer(x, 4, nonlinearity=tanh), T.nnet.relu)
     pool = FeaturePoolLayer(norm, 2, pool_function=T.max)
     conv = NINLayer(pool, 3)
-    return FlattenLayer(conv), (2, 2, 3, 3), [(norm, 'nonlinearity'),
-                                              (conv, 'nonlinearity')]
-
-
-def custom_recurrent():
-    x = InputLayer((2, 3, 4), input_var=T.tensor3('x'))
-    inner = DenseLayer(InputLayer((None, 4)), 6)
-    inner_2 = DenseLayer(inner, 5)
-    hidden = DenseLayer(InputLayer((None, 5)), 5)
-    net = CustomRecurrentLayer(x, inner_2, hidden, nonlinearity=tanh,
-                               unroll_scan=True)
-    return net, (2, 3, 4), [(inner, 'nonlinearity'), (inner_2, 'nonlinearity'),
-                            (hidden, 'nonlinearity')]
-
-
-def lstm():
-    x = InputLayer((2, 3, 4), input_var=T.tensor3('x'))
-    net = LSTMLayer(x, 5, ingate=Gate(nonlinearity=rectify), name='lstm',
+    net = LSTMLayer(conv, 5, ingate=Gate(nonlinearity=rectify), name='lstm',
                     cell=Gate(W_cell=None, nonlinearity=rectify),
                     nonlinearity=rectify, unroll_scan=True)
-    return net, (2, 3, 4), [(net, 'nonlinearity'), (net, 'nonlinearity_cell'),
-                            (net, 'nonlinearity_ingate')]
+    return net, x.shape, [(norm, 'nonlinearity'), (conv, 'nonlinearity'),
+                          (net, 'nonlinearity'), (net, 'nonlinearity_cell'),
+                          (net, 'nonlinearity_ingate')]
 
 
 class Own(Layer):
@@ -151,7 +128,7 @@ def own():
                          (inside, 'nonlinearity')]
 
 
-@pytest.mark.parametrize('kind', [convolutional, custom_recurrent, lstm, own])
+@pytest.mark.parametrize('kind', [of_library, own])
 def test_equal_to_swapping_by_hand(kind):
     network, shape, places = kind()
     plain = expressions(network)
@@ -194,9 +171,7 @@ def test_names():
             (named, ['#1 NINLayer', 'named']),  # what is below, alone
             ((dense, [named]), ['#1 NINLayer', 'named'])]:
         assert [p.name for p in modified(network, ZeroBackprop)] == names
-
-
-def test_layers_within_two_layers():
+    # within two layers
     inside = DenseLayer((None, 6), 7)
     first = Own((None, 6), [inside])
     second = Own(first, [NonlinearityLayer((None, 7), rectify), inside])
@@ -206,11 +181,14 @@ def test_layers_within_two_layers():
     assert not report.left_alone
 
 
-@pytest.mark.parametrize('network', [
-    None, 'out', [], {}, [InputLayer((1, 2)), 3], T.matrix('x')])
-def test_no_network(network):  # some of which Lasagne takes for no layers
-    with pytest.raises(TypeError, match='expected network to be a Lasagne'):
-        modified(network, GuidedBackprop)
+def test_what_is_no_network_and_what_no_rule():
+    for network in None, [], {}, [InputLayer((1, 2)), 3]:
+        with pytest.raises(TypeError, match='expected network to be a Lasagn'):
+            modified(network, GuidedBackprop)
+    net = mlp(rectify, rectify)
+    for rule in None, rectify, lambda f: None, {'0': DeconvNet, '1': 'x'}:
+        with unchanged(net), pytest.raises(TypeError):
+            modified(net, rule)
 
 
 # The rule
@@ -263,28 +241,16 @@ def test_mapping():
     assert [why for _, why in report.left_alone] == [
         'not selected', 'no rectifier', NOT_KNOWN, 'not selected',
         'no rectifier']
-
-
-def test_a_key_that_comes_too_late():
     net = mlp(rectify, rectify)
     for late in '1', layer(net, '1'):
-        with pytest.raises(ValueError, match='DeconvNet is never used in 1'):
+        with unchanged(net), pytest.raises(
+                ValueError, match='DeconvNet is never used in 1'):
             modified(net, {None: GuidedBackprop, late: DeconvNet})
-    assert not rules(net)
     modified(net, {None: DeconvNet, '1': DeconvNet})
-    report = modified(lstm()[0], {
+    report = modified(of_library()[0], {
         lambda place: place.attribute == 'nonlinearity': DeconvNet,
         'lstm': GuidedBackprop})
-    assert [repr(p.rule)[0] for p in report] == ['D', 'G', 'G']
-
-
-@pytest.mark.parametrize('rule', [
-    None, 'guided', [GuidedBackprop], rectify, T.tanh, lambda f: None,
-    {'0': None}, {'0': GuidedBackprop, '1': 'x'}])
-def test_no_rule(rule):
-    net = mlp(rectify, rectify)
-    with unchanged(net), pytest.raises(TypeError):
-        modified(net, rule)
+    assert [repr(p.rule)[0] for p in report][-3:] == ['D', 'G', 'G']
 
 
 class Composite:
@@ -321,8 +287,8 @@ def test_composite():
     with pytest.raises(ValueError, match='Composite: found nothing'):
         modified(NonlinearityLayer((None, 2)), Composite())
     refusing = Composite()
-    refusing.plan = lambda names: throw(Error())
-    with unchanged(net), pytest.raises(Error):
+    refusing.plan = lambda names: throw(OSError())
+    with unchanged(net), pytest.raises(OSError):
         modified(net, refusing)
 
 
@@ -332,17 +298,12 @@ def test_composite():
     (None, '0147'),
     ('1', '1'),
     (DenseLayer, '014'),
-    (NonlinearityLayer, '7'),
     (rectify, '017'),
-    (T.nnet.relu, '4'),
     (leaky_rectify, '2'),
     (LeakyRectify, '23'),
-    (tanh, '5'),
     (T.nnet.softplus, '6'),
-    (['1', tanh, LeakyRectify], '1235'),
     ((tanh, frozenset(['0', '4'])), '045'),
     (frozenset([None, tanh]), '01457'),
-    (lambda place: place.name in '25', '25'),
     (lambda place: place.is_rectifier and place.name != '0', '147'),
     (lambda place: isinstance(place.layer, DenseLayer), '0123456o')])
 def test_select(select, names):
@@ -352,22 +313,7 @@ def test_select(select, names):
     with unchanged(net), modified(net, ZeroBackprop, select) as report:
         assert [p.name[0] for p in report] == list(names)
         assert [n[0] for n, _ in rules(net)] == list(names)
-    if not isinstance(select, list):
-        assert list(map(repr, modified(net, {select: ZeroBackprop}))) == list(
-            map(repr, report))
-
-
-class Method(Layer):
-    def nonlinearity(self, x):
-        return T.maximum(x, 0)
-
-
-def test_select_a_method():
-    net = Method((None, 3))
-    for rule, select in [(ZeroBackprop, net.nonlinearity),
-                         (ZeroBackprop(net.nonlinearity), None)]:
-        with unchanged(net), modified(net, rule, select):
-            assert initials(net) == 'Z'
+    assert repr(modified(net, {select: ZeroBackprop})) == repr(report)
 
 
 # Nothing to replace
@@ -377,22 +323,15 @@ def test_nothing_to_replace():
     for network in net, get_all_layers(net):
         with pytest.raises(ValueError) as info:
             modified(network, GuidedBackprop)
-        assert str(info.value).splitlines() == [
-            'GuidedBackprop: found nothing to replace in the network that '
-            'ends in out. What is there:',
-            'layer  attribute     nonlinearity   rule',
-            '0      nonlinearity  <lambda>       left alone: ' + NOT_KNOWN,
-            '1      nonlinearity  tanh           left alone: no rectifier',
-            '2      nonlinearity  leaky_rectify  left alone: ' + NOT_KNOWN,
-            '3      nonlinearity  elu            left alone: ' + NOT_KNOWN,
-            'out    nonlinearity  linear         left alone: no rectifier',
-            'Perhaps you meant select=leaky_rectify']
+        first, _, *rows, hint = str(info.value).splitlines()
+        assert 'nothing to replace in the network that ends in out.' in first
+        assert rows[2] == ('2      nonlinearity  leaky_rectify  left alone: '
+                           + NOT_KNOWN) and len(rows) == 5
+        assert hint == 'Perhaps you meant select=leaky_rectify'
     assert len(modified(net, GuidedBackprop, select=leaky_rectify)) == 1
 
 
 @pytest.mark.parametrize('rule, select, hint', [
-    (GuidedBackprop, [], ''),
-    (GuidedBackprop, lambda place: False, ''),
     (GuidedBackprop, LeakyRectify, ''),
     (GuidedBackprop, NINLayer, ''),
     (GuidedBackprop, softmax, ''),  # not called as a predicate
@@ -415,7 +354,7 @@ def test_nothing_selected(rule, select, hint):
     assert 'around' not in str(info.value)
 
 
-def test_unknown_layers():
+def test_layers_that_are_not_there_or_have_nothing():
     net = DropoutLayer(mlp(rectify, rectify), name='drop')
     for select, message in [
             (['1', 'dorp'], "no layer 'dorp' .*perhaps you meant 'drop'"),
@@ -423,10 +362,7 @@ def test_unknown_layers():
             (mlp(rectify), 'no layer <.*DenseLayer')]:
         with unchanged(net), pytest.raises(ValueError, match=message):
             modified(net, GuidedBackprop, select)
-
-
-def test_a_layer_with_nothing_to_replace():
-    net = mlp(rectify, leaky_rectify)
+    net = mlp(rectify, leaky_rectify)  # with nothing to replace
     for where in '1', layer(net, '1'):
         for rule, select in (GuidedBackprop, ['0', where]), (
                 {'0': GuidedBackprop, where: GuidedBackprop}, None):
@@ -449,10 +385,6 @@ class ParametricRectifierLayer(Layer):
     get_output_for.__module__ = 'lasagne.layers.special'
 
 
-class LeakyRectifierLayer(NonlinearityLayer):
-    """Keeps its nonlinearity, other than one would think."""
-
-
 class Secret(Layer):
     """Of the user's own; nothing tells that it rectifies."""
 
@@ -460,32 +392,28 @@ class Secret(Layer):
         return T.nnet.relu(x)
 
 
-class Renamed(DropoutLayer):
-    """Of the user's own, with Lasagne's forward pass."""
-
-
 def test_report():
+    Renamed = type('Renamed', (DropoutLayer,), {})  # a forward pass of Lasagne
     net = mlp(rectify, lambda x: T.maximum(x, 0), softmax, LeakyRectify(.2))
-    net = LeakyRectifierLayer(Renamed(Secret(ParametricRectifierLayer(net))))
+    Keeping = type('LeakyRectifierLayer', (NonlinearityLayer,), {})
+    net = Keeping(Renamed(Secret(ParametricRectifierLayer(net))))
     with modified(net, GuidedBackprop) as report:
-        inside = repr(report)
-    assert repr(report) == inside == str(report)
-    alone = 'left alone: '
-    assert [line.split(None, 3) for line in inside.splitlines()[1:6]] == [
+        inside = str(report)
+    assert repr(report) == inside
+    assert [re.split('   *', line) for line in inside.splitlines()] == [
+        ['layer', 'attribute', 'nonlinearity', 'rule'],
         ['0', 'nonlinearity', 'rectify', 'GuidedBackprop(rectify)'],
-        ['1', 'nonlinearity', '<lambda>', alone + NOT_KNOWN],
-        ['2', 'nonlinearity', 'softmax', alone + 'no rectifier; take the '
+        ['1', 'nonlinearity', '<lambda>', f'left alone: {NOT_KNOWN}'],
+        ['2', 'nonlinearity', 'softmax', 'left alone: no rectifier; take the '
          'gradient of the logits before it'],
-        ['3', 'nonlinearity', 'LeakyRectify', alone + NOT_KNOWN],
-        ['out', 'nonlinearity', 'linear', alone + 'no rectifier']]
-    assert inside.splitlines()[6:] == [
-        f'#6 ParametricRectifierLayer  -             -             {alone}'
-        f'{BY_ITSELF}',
-        f'#7 Secret                    -             -             {alone}'
-        f'{BY_ITSELF}',
-        '#9 LeakyRectifierLayer       nonlinearity  rectify       '
-        'GuidedBackprop(rectify)']
-    assert isinstance(report, Report)
+        ['3', 'nonlinearity', 'LeakyRectify', f'left alone: {NOT_KNOWN}'],
+        ['out', 'nonlinearity', 'linear', 'left alone: no rectifier'],
+        ['#6 ParametricRectifierLayer', '-', '-', f'left alone: {BY_ITSELF}'],
+        ['#7 Secret', '-', '-', f'left alone: {BY_ITSELF}'],
+        ['#9 LeakyRectifierLayer', 'nonlinearity', 'rectify',
+         'GuidedBackprop(rectify)']]
+    assert len({line.index('left') for line in inside.splitlines()
+                if 'left' in line}) == 1  # in columns
     assert len(report) == len(list(report)) == 2
     assert report[0] == Place(layer(net, '0'), '0', 'nonlinearity', rectify,
                               report[0].rule)
@@ -494,9 +422,6 @@ def test_report():
     for everything in lambda place: True, object, [None, object]:
         with modified(net, ZeroBackprop, everything) as everywhere:
             assert everywhere.left_alone == report.left_alone[4:]
-
-
-def test_left_alone():
     net = mlp(rectify, rectify)
     net.function = T.cosh
     report = modified(net, ZeroBackprop)
@@ -529,10 +454,8 @@ def own_relu(x):
 
 
 @pytest.mark.parametrize('unit, what', [
-    (leaky_rectify, 'leaky_rectify'),
-    (lasagne.nonlinearities.very_leaky_rectify, 'very_leaky_rectify'),
-    (LeakyRectify(0), 'LeakyRectify'), (T.nnet.elu, 'elu'),
-    (T.nnet.softplus, 'softplus'), (own_relu, 'own_relu'),
+    (leaky_rectify, 'leaky_rectify'), (LeakyRectify(0), 'LeakyRectify'),
+    (T.nnet.elu, 'elu'), (T.nnet.softplus, 'softplus'), (own_relu, 'own_relu'),
     (functools.partial(T.nnet.relu, alpha=.1), 'partial'),
     (lambda x: T.nnet.relu(x), '<lambda>')])
 def test_warns_of_rectifiers_left_alone(unit, what):
@@ -578,24 +501,10 @@ def test_warns_where_no_rule_was_called():
         with modified(net, {'0': called, '1': lambda f: own_relu}):
             pass  # the second cannot tell
         modified(net, Composite()).undo()
-        with pytest.raises(Error), modified(net, called):
-            raise Error
+        with pytest.raises(OSError), modified(net, called):
+            raise OSError
     with warns('no rule was called'):  # though it was, earlier
         modified(net, called).undo()
-
-
-class OldRecipe:
-    """ModifiedBackprop, as it was copied into many a notebook."""
-
-    def __init__(self, nonlinearity):
-        self.nonlinearity = nonlinearity
-        self.ops = {}
-
-    def __call__(self, x):
-        return self.nonlinearity(x)
-
-    def grad(self, inputs, out_grads):
-        return out_grads
 
 
 def test_a_gradient_that_is_never_called():
@@ -646,18 +555,6 @@ def test_the_handle():
     assert np.array_equal(*value(x, (4, 6), saliency, saliency_2))
 
 
-@pytest.mark.parametrize('error', [
-    RuntimeError, KeyboardInterrupt, GeneratorExit, StopIteration])
-def test_restores_on_exceptions(error):
-    net = own()[0]
-    raised = error('x')
-    with unchanged(net), pytest.raises(error) as info:
-        with modified(net, GuidedBackprop):
-            assert isinstance(net.activation, GuidedBackprop)
-            raise raised
-    assert info.value is raised
-
-
 class Stubborn(NonlinearityLayer):
     """Does with another nonlinearity what its author says."""
 
@@ -671,53 +568,46 @@ class Stubborn(NonlinearityLayer):
         super().__setattr__(name, value)
 
 
-@pytest.mark.parametrize('then, error, message', [
-    (lambda f: throw(Error('no!')), Error, '^no!$'),
-    (lambda f: throw(AttributeError('no!')), AttributeError,
-     'cannot replace stubborn.nonlinearity: the layer does not keep it'),
-    (lambda f: rectify, AttributeError, 'the layer does not keep it'),
-    (lambda f: f if f is rectify else (lambda x: f(x)), AttributeError,
-     'the layer does not keep it'),
-    (lambda f: throw(KeyboardInterrupt('now')), KeyboardInterrupt, '^now$')])
-def test_a_layer_that_fails_half_way(then, error, message):
-    net = DenseLayer(Stubborn(mlp(rectify, rectify), then), 3)
-    with unchanged(net), pytest.raises(error, match=message):
-        modified(net, GuidedBackprop)
-
-
-def test_all_the_rest_is_put_back_where_one_cannot_be():
+def test_a_layer_that_fails_half_way():
+    for then, error, message in [
+            (lambda f: throw(KeyboardInterrupt()), KeyboardInterrupt, '^$'),
+            (lambda f: throw(AttributeError()), AttributeError,
+             'cannot replace stubborn.nonlinearity: the layer does not keep'),
+            (lambda f: f if f is rectify else (lambda x: f(x)), AttributeError,
+             'the layer does not keep it')]:
+        net = DenseLayer(Stubborn(mlp(rectify, rectify), then), 3)
+        with unchanged(net), pytest.raises(error, match=message):
+            modified(net, GuidedBackprop)
+    # one that cannot be put back; all the rest is
     net = DenseLayer(Stubborn(mlp(rectify, rectify), lambda f: (
-        throw(Error('back')) if f is rectify else f)), 3)
-    with pytest.raises(Error, match='back'), modified(net, GuidedBackprop):
+        throw(OSError('back')) if f is rectify else f)), 3)
+    with pytest.raises(OSError, match='back'), modified(net, GuidedBackprop):
         pass
     assert rules(net) == [('stubborn', 'GuidedBackprop(rectify)')]
 
 
-@pytest.mark.parametrize('setter', [
-    None, lambda self, f: setattr(self, '_kept', f)])
-def test_a_property_over_an_attribute(setter):
-    class Wrapped(Layer):
-        nonlinearity = property(lambda self: self._kept, setter)
-
-    net = Wrapped((None, 3))
-    net._kept = rectify
-    with unchanged(net), modified(net, GuidedBackprop) as report:
-        assert initials(net) == 'G'
-        assert [p.attribute for p in report] == ['_kept', 'nonlinearity']
-    assert net.nonlinearity is rectify
-
-
-def test_slots():
-    class Slotted(Layer):
-        __slots__ = ['nonlinearity']
-
-    net = Slotted((None, 3))
+def test_methods_slots_and_properties():
+    net = type('Method', (Layer,), {
+        'nonlinearity': lambda self, x: T.maximum(x, 0)})((None, 3))
+    for rule, select in [(ZeroBackprop, net.nonlinearity),
+                         (ZeroBackprop(net.nonlinearity), None)]:
+        with unchanged(net), modified(net, rule, select):
+            assert initials(net) == 'Z'
+    net = type('Slotted', (Layer,), {'__slots__': ['nonlinearity']})((None, 3))
     net.nonlinearity = rectify
     with unchanged(net), modified(net, GuidedBackprop):
         with modified(net, ZeroBackprop):
             assert initials(net) == 'Z'
         assert initials(net) == 'G'
     assert net.nonlinearity is rectify
+    for setter in None, lambda self, f: setattr(self, '_kept', f):
+        net = type('Wrapped', (Layer,), {'nonlinearity': property(
+            lambda self: self._kept, setter)})((None, 3))
+        net._kept = rectify
+        with unchanged(net), modified(net, GuidedBackprop) as report:
+            assert initials(net) == 'G'
+            assert [p.attribute for p in report] == ['_kept', 'nonlinearity']
+        assert net.nonlinearity is rectify
 
 
 # One within another
@@ -756,10 +646,8 @@ def test_somebody_else_sets_a_nonlinearity():
             handle = modified(net, GuidedBackprop)
             layer(net, '1').nonlinearity = tanh
             end(handle)
-        assert str(info.value) == (
-            'while GuidedBackprop(rectify) was in place, something else set '
-            '1.nonlinearity to tanh. What was there at first is put back: '
-            'rectify')
+        for words in 'while GuidedBackprop(rectify) was', '1.nonlin', ' tanh':
+            assert words in str(info.value)
     # an error that is there already is not replaced by that one
     with unchanged(net), pytest.raises(KeyboardInterrupt):
         with modified(net, GuidedBackprop):
@@ -776,7 +664,7 @@ def test_somebody_else_sets_a_nonlinearity():
     assert layer(net, '0').nonlinearity is rectify
 
 
-def test_somebody_else_sets_a_nonlinearity_before_another_rule():
+def test_somebody_else_before_another_rule():
     net = mlp(rectify)
     for order in (0, 1), (1, 0):
         with unchanged(net):
@@ -790,9 +678,17 @@ def test_somebody_else_sets_a_nonlinearity_before_another_rule():
                     applied[i].undo()
             for report in applied:
                 report.undo()
+    # and where it puts back all attributes
+    attributes = vars(layer(net, '0'))
+    with unchanged(net):
+        before = dict(attributes)
+        handle = modified(net, GuidedBackprop)
+        attributes.clear()
+        attributes.update(before)
+        handle.undo()
 
 
-def test_a_shallow_copy_of_a_layer_under_a_rule():
+def test_copies_of_a_layer_under_a_rule():
     net = mlp(rectify)
     with unchanged(net):
         first = modified(net, GuidedBackprop)
@@ -803,22 +699,6 @@ def test_a_shallow_copy_of_a_layer_under_a_rule():
         assert not rules(net)
         second.undo()
     assert copied.nonlinearity is rule
-
-
-def test_somebody_else_puts_back_all_attributes():
-    net = mlp(rectify)
-    attributes = vars(layer(net, '0'))
-    with unchanged(net):
-        before = dict(attributes)
-        handle = modified(net, GuidedBackprop)
-        attributes.clear()
-        attributes.update(before)
-        handle.undo()
-
-
-# The rest
-
-def test_pickling():
     net = mlp(rectify, rectify)
     handle = modified(net, GuidedBackprop)
     copied = pickle.loads(pickle.dumps(net, -1))
@@ -828,14 +708,10 @@ def test_pickling():
     assert not rules(net) and initials(copied) == 'GG'
 
 
-@pytest.mark.parametrize('rule', [
-    lrp.Epsilon, lrp.Epsilon(), lrp.EpsilonPlus, {'hidden': lrp.ZPlus()},
-    {'hidden': lrp.ZPlus}])
-def test_rules_of_layers_say_how_they_are_given(rule):
-    net = DenseLayer(DenseLayer(InputLayer((None, 4)), 3, name='hidden'), 2)
-    for use in gradmod.modified, gradmod.saliency_map:
-        with pytest.raises(TypeError, match=r'for layers: .*lrp.EpsilonPlus\(\)'):
-            use(net, rule)
-    if not isinstance(rule, dict):
-        with pytest.raises(TypeError, match='for layers: pass their network'):
-            gradmod.override_in(T.nnet.relu(T.dmatrix()), rule)
+def test_rules_of_layers_say_how_they_are_given():
+    for rule in lrp.Epsilon(), lrp.EpsilonPlus, {'0': lrp.ZPlus}:
+        for use in gradmod.modified, gradmod.saliency_map:
+            with pytest.raises(TypeError, match='layers: .*lrp.EpsilonPlus'):
+                use(mlp(rectify), rule)
+    with pytest.raises(TypeError, match='for layers: pass their network'):
+        gradmod.override_in(T.nnet.relu(T.dmatrix()), lrp.Epsilon())

@@ -100,7 +100,8 @@ def restated(x, arrays, rule):
 
 @pytest.mark.parametrize('dtype, tolerance', [('float64', 1e-12),
                                               ('float32', 2e-6)])
-def test_expanded_opaque_and_restated_agree(weights, dtype, tolerance):
+def test_expanded_opaque_afterwards_and_restated_agree(
+        weights, dtype, tolerance):
     rng = np.random.RandomState(0)
     images = rng.rand(2, 3, 8, 8).repeat(4, 2).repeat(4, 3) - .5
     with np.load(weights) as archive:
@@ -108,29 +109,20 @@ def test_expanded_opaque_and_restated_agree(weights, dtype, tolerance):
                   for i in range(len(archive.files))]
     want = restated(images, arrays, reference.guided)
     assert np.abs(want).max() > 1e-3
-    mode = theano.compile.get_default_mode()
-    modes = {False: mode, True: mode.excluding('expand_gradient_override')}
-    for opaque in False, True:
-        x = T.tensor4('x', dtype)
-        logits = resnet(x, 5, GuidedBackprop(T.nnet.relu), rng, weights)
+    for how in 'expanded', 'opaque', 'afterwards':
+        x, mode = T.tensor4('x', dtype), theano.compile.get_default_mode()
+        if how == 'opaque':
+            mode = mode.excluding('expand_gradient_override')
+        relu = GuidedBackprop(T.nnet.relu)
+        logits = resnet(x, 5, T.nnet.relu if how == 'afterwards' else relu,
+                        rng, weights)
+        if how == 'afterwards':
+            logits, report = gradmod.override_in(logits, GuidedBackprop)
+            assert len(report) == 31
         f = theano.function(
-            [x], theano.grad(logits.max(axis=1).sum(), x), mode=modes[opaque])
-        assert is_opaque(f) == opaque
+            [x], theano.grad(logits.max(axis=1).sum(), x), mode=mode)
+        assert is_opaque(f) == (how == 'opaque')
         got = f(images.astype(dtype))
         assert got.dtype == dtype
         np.testing.assert_allclose(got, want, rtol=0,
                                    atol=tolerance * np.abs(want).max())
-
-
-def test_overridden_when_built_and_afterwards_agree(weights):
-    images = np.random.RandomState(0).rand(2, 3, 32, 32).astype('float32')
-    gradients = []
-    for built_with in GuidedBackprop(T.nnet.relu), T.nnet.relu:
-        x = T.tensor4('x', 'float32')
-        logits = resnet(x, 5, built_with, np.random.RandomState(1), weights)
-        if built_with is T.nnet.relu:
-            logits, report = gradmod.override_in(logits, GuidedBackprop)
-            assert len(report) == 31
-        gradients.append(theano.function(
-            [x], theano.grad(logits.max(axis=1).sum(), x))(images))
-    np.testing.assert_array_equal(*gradients)
