@@ -11,8 +11,10 @@ import theano.tensor as T
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import gradmod
-from gradmod import DeconvNet, GuidedBackprop, ModifiedBackprop, ZeroBackprop
+from gradmod import (DeconvNet, GuidedBackprop, ModifiedBackprop, ZeroBackprop,
+                     lrp)
 from gradmod._theano import Apply, Op, change_flags
+from gradmod.base import check_rule, is_composite
 
 from . import reference
 from .internals import RandomStreams, generic
@@ -633,3 +635,12 @@ def test_the_true_gradient_of_what_has_none():
           [Z * (W + 1), np.full_like(Z, 3)])
     with pytest.raises(theano.gradient.NullTypeGradError):
         theano.grad(out.sum(), y)
+
+
+def test_which_rules_are_for_layers():
+    composite = lrp.EpsilonPlus()
+    assert is_composite(composite)
+    assert not is_composite(lrp.EpsilonPlus) and not is_composite(relu)
+    for rule in composite, lrp.EpsilonPlus, lrp.ZPlus(), lrp.ZPlus:
+        with pytest.raises(TypeError, match='is for layers: pass their network'):
+            check_rule(rule)

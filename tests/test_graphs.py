@@ -7,7 +7,8 @@ import theano.tensor as T
 
 from gradmod._theano import Constant, ancestors, change_flags
 from gradmod.graphs import (captured_variables, conform, flags, graft,
-                            inputs_of, parents_since, true_gradients, walk)
+                            inputs_of, nodes_below, parents_since, roots,
+                            true_gradients, walk)
 
 from .test_base import PY, W, Z, check
 
@@ -21,6 +22,15 @@ def test_walk_is_nearest_first_and_once():
     assert list(walk([y], inputs_of))[:2] == [y, h]
     assert list(walk([y, y], inputs_of)).count(x) == 1
     assert list(walk([x], inputs_of)) == [x]
+
+
+def test_what_lies_below_and_what_things_are_made_from():
+    x, y = T.fvectors('xy')
+    a = T.exp(x)
+    b, c = a * y, T.exp(y)
+    assert list(nodes_below([x], [b, c])) == [a.owner, b.owner]
+    assert list(nodes_below([x], [b, c], [a])) == []
+    assert {*roots([b + theano.shared(np.ones(3, 'f')), c + 1])} == {x, y}
 
 
 def test_flags_of_functions_that_nest():
