@@ -30,8 +30,10 @@ from equivalent import reason, stale
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
 
-# By module, the tests that have to kill its mutants.
-TESTS = {
+# By module, the tests that have to kill its mutants, if not its own alone.
+TESTS = dict({name: [name] for name in (
+    'device', 'check', 'network', 'lrp', 'pattern', 'cam', 'deeplift', 'logits',
+    'methods', 'sanity', 'plot')}, **{
     'base': ['base', 'expression'],
     'errors': ['errors', 'base', 'network'],
     'graphs': ['graphs', 'op', 'base', 'expression'],
@@ -39,24 +41,12 @@ TESTS = {
     'op': ['op', 'base'],
     'compat': ['compat', 'main'],
     'rectifiers': ['rules'],
-    'device': ['device'],
     'rules': ['rules', 'field_rules'],
-    'check': ['check'],
     'matching': ['matching', 'expression'],
     'expression': ['expression', 'matching'],
-    'network': ['network'],
-    'lrp': ['lrp'],
-    'pattern': ['pattern'],
-    'cam': ['cam'],
-    'deeplift': ['deeplift'],
-    'logits': ['logits'],
     'score': ['score', 'saliency', 'methods'],
-    'methods': ['methods'],
     'saliency': ['saliency', 'score'],
-    'sanity': ['sanity'],
-    'plot': ['plot'],
-    'doctor': ['main'],
-}
+    'doctor': ['main']})
 
 # These need a C++ compiler. All else is quicker without one: each process would
 # compile anew some of what it runs.
@@ -193,10 +183,7 @@ class Worker:
             shutil.copy(os.path.join(ROOT, name), self.copy)
         with open(self.path, encoding='utf-8') as f:
             self.source = f.read()
-        self.files = [path for path in (
-            os.path.join('tests', 'test_%s.py' % name)
-            for name in TESTS[module])
-            if os.path.exists(os.path.join(self.copy, path))]
+        self.files = [f'tests/test_{name}.py' for name in TESTS[module]]
         os.chdir(self.copy)
         self.digest = hashlib.sha1((self.source + ''.join(
             open(path, encoding='utf-8').read()
@@ -221,12 +208,13 @@ class Worker:
         gc.freeze()  # as nothing of this goes
 
     def fork(self, run, seconds):
-        """The exit status of `run` in a fork; None if it takes longer."""
+        """The exit status of `run` in a fork; -SIGALRM if it takes longer."""
         pid = os.fork()
         if pid == 0:
             status = 70
             try:
                 os.setpgid(0, 0)
+                signal.alarm(int(seconds) + 1)
                 log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 for fd in (1, 2):
                     os.dup2(log, fd)
@@ -237,21 +225,13 @@ class Worker:
             finally:
                 sys.stdout.flush()
                 os._exit(status)
-        end, pause = time.time() + seconds, .002
         try:
-            while time.time() < end:
-                done, status = os.waitpid(pid, os.WNOHANG)
-                if done:
-                    return (os.WEXITSTATUS(status) if os.WIFEXITED(status)
-                            else -os.WTERMSIG(status))
-                time.sleep(pause)
-                pause = min(.05, pause * 1.2)
-            return None
-        finally:
+            _, status = os.waitpid(pid, 0)
+            return (os.WEXITSTATUS(status) if os.WIFEXITED(status)
+                    else -os.WTERMSIG(status))
+        finally:  # and what it has started
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
 
     def test(self, files, plugin, *options):
         if 'gradmod.compat' in sys.modules:
@@ -265,6 +245,8 @@ class Worker:
 
     def survey(self):
         """By line, the tests that run it; by test, its seconds."""
+        path = os.path.join(self.scratch, self.module + '.survey')
+
         def run():
             from coverage import Coverage
             coverage = Coverage(data_file=None, include=[self.path])
@@ -273,18 +255,18 @@ class Worker:
             status = self.test(self.files, survey)
             coverage.stop()
             lines = coverage.get_data().contexts_by_lineno(self.path)
-            with open(os.path.join(self.scratch, self.module + '.survey'),
-                      'wb') as f:
+            with open(path, 'wb') as f:
                 pickle.dump((self.digest, status, lines, survey.seconds,
                              survey.processes, survey.failed), f)
             return status
 
-        path = os.path.join(self.scratch, self.module + '.survey')
-        if not self.surveyed(path):
+        def found():
+            with open(path, 'rb') as f:
+                return pickle.load(f)
+        if not os.path.exists(path) or found()[0] != self.digest:
             for _ in range(2 if self.module in COMPILED else 1):
                 self.fork(run, 3600)  # with all that can be compiled in place
-        with open(path, 'rb') as f:
-            _, status, lines, seconds, processes, failed = pickle.load(f)
+        _, status, lines, seconds, processes, failed = found()
         if status not in (0, 1) or len(failed) > len(seconds) / 5:
             sys.exit('%s: without a mutant, the tests fail: see %s' % (
                 self.module, self.log))
@@ -293,12 +275,6 @@ class Worker:
                 self.module, name), flush=True)
             seconds.pop(name, None)
         return lines, seconds, processes
-
-    def surveyed(self, path):
-        if not os.path.exists(path):
-            return False
-        with open(path, 'rb') as f:
-            return pickle.load(f)[0] == self.digest
 
     def run(self):
         os.environ['PYTEST_DISABLE_PLUGIN_AUTOLOAD'] = '1'
@@ -314,10 +290,7 @@ class Worker:
             sys.exit('%s: what is no mutant is killed: see %s' % (
                 self.module, self.log))
         results = os.path.join(self.scratch, self.module + '.jsonl')
-        old = {}
-        if os.path.exists(results):
-            with open(results) as f:
-                old = dict((r['key'], r) for r in map(json.loads, f))
+        old = records(results)
         with open(results, 'a') as f:
             for key, name, first, last, mutated in mutants(self.source):
                 if key in old and (
@@ -359,13 +332,21 @@ class Worker:
         try:
             for _ in range(2):
                 status = self.fork(run, 30 + 10 * total)
-                if status not in (None, -signal.SIGPROF):
+                if status not in (-signal.SIGALRM, -signal.SIGPROF):
                     # 5: the tests are no longer there
                     return 'survived' if status in (0, 5) else 'killed'
             return 'timeout'
         finally:
             with open(self.path, 'w', encoding='utf-8') as f:
                 f.write(self.source)
+
+
+def records(path):
+    """The last result of each mutant, by its key."""
+    if not os.path.exists(path):
+        return {}
+    with open(path) as f:
+        return {r['key']: r for r in map(json.loads, f)}
 
 
 def diff(before, after):
@@ -395,10 +376,7 @@ def summary(scratch, modules):
         for line in stale(module, changes):
             print('%s: equivalent.py names what is no mutant: %s' % (
                 module, line))
-        last = {}
-        if os.path.exists(path):
-            with open(path) as f:
-                last = dict((r['key'], r) for r in map(json.loads, f))
+        last = records(path)
         rows = [last[key] for key in now if key in last]
         for r in rows:
             if r['outcome'] == 'survived' and now[r['key']]:
