@@ -1,8 +1,7 @@
 """Relevance as zennit has it. See the README here.
 
-The pretrained weights are not part of the project: GRADMOD_SQUEEZENET_WEIGHTS
-and GRADMOD_CIFAR_WEIGHTS are the paths of compressed_SqueezeNet.net and of
-cifar_model_n5.npz. Without them weights are random.
+The pretrained weights are not part of the project: GRADMOD_SQUEEZENET_WEIGHTS is
+the path of compressed_SqueezeNet.net. Without it weights are random.
 """
 import os
 
@@ -19,7 +18,6 @@ from torch import nn
 
 from .. import internals
 from ..benchmarks import relevance as squeezenet
-from ..benchmarks.peers import made_up_arrays
 
 zennit = squeezenet.import_zennit()
 import zennit.canonizers  # noqa: E402
@@ -153,15 +151,11 @@ def theirs(module, x, seed, composite):
     return z.detach().numpy(), r.numpy()
 
 
-def difference(a, b):
-    return abs(a - b).max() / abs(b).max()
-
-
-def check(module, x, seed, our_composite, their_composite, bound):
-    """Both outputs and both relevances agree."""
-    pairs = zip(ours(module, x, seed, our_composite),
+def check(module, x, seed, our_composite, their_composite, bound, net=None):
+    """Both outputs and both relevances agree; `net` is the same in Lasagne."""
+    pairs = zip(ours(net or module, x, seed, our_composite),
                 theirs(module, x, seed, their_composite))
-    errors = [difference(a, b) for a, b in pairs]
+    errors = [abs(a - b).max() / abs(b).max() for a, b in pairs]
     print(errors)
     assert max(errors) < bound
 
@@ -218,12 +212,14 @@ def merging(name, **kwargs):
         canonizers=[zennit.canonizers.SequentialMergeBatchNorm()], **kwargs)
 
 
+def both(composite, **kwargs):
+    return (getattr(lrp, composite)(**kwargs), merging(composite, **kwargs))
+
+
 @pytest.mark.parametrize('composite', COMPOSITES)
 @pytest.mark.parametrize('name', NETWORKS)
 def test_composites(name, composite, little_c_code):
-    kwargs = COMPOSITES[composite]
-    check(*network(name), getattr(lrp, composite)(**kwargs),
-          merging(composite, **kwargs), 1e-10)
+    check(*network(name), *both(composite, **COMPOSITES[composite]), 1e-10)
 
 
 @pytest.mark.parametrize('rule', RULES)
@@ -240,12 +236,7 @@ def test_rules(name, rule, little_c_code):
         lrp.linear: getattr(lrp, rule)(*RULES[rule])}), composite, 1e-10)
 
 
-# In float32, on networks that were trained.
-
-def top(z):
-    """The largest logit, as relevance to start with."""
-    return z * (z == z.max(axis=1, keepdims=True))
-
+# In float32, on a network that was trained.
 
 @pytest.mark.parametrize('composite', COMPOSITES)
 def test_squeezenet(composite):
@@ -256,53 +247,7 @@ def test_squeezenet(composite):
     if kwargs:
         kwargs.update(low=-123., high=151.)
     module = squeezenet.torch_network(values)
-    seed = top(module(torch.tensor(x)).numpy())
-    net = squeezenet.lasagne_network(T.tensor4('x', 'float32'), values)
-    errors = [difference(a, b) for a, b in zip(
-        ours(net, x, seed, getattr(lrp, composite)(**kwargs)),
-        theirs(module, x, seed, merging(composite, **kwargs)))]
-    print(errors)
-    assert max(errors) < 1e-5
-
-
-def resnet():
-    path = os.environ.get('GRADMOD_CIFAR_WEIGHTS')
-    arrays = made_up_arrays()
-    if path:
-        with np.load(path) as archive:
-            arrays = [archive[f'arr_{i}'] for i in range(len(archive.files))]
-
-    def convolution(stride=1):
-        W, beta, gamma, mean, inv_std = [
-            torch.tensor(arrays.pop(0)) for _ in range(5)]
-        layer = nn.Conv2d(W.shape[1], len(W), 3, stride, 1, bias=False)
-        norm = nn.BatchNorm2d(len(W), eps=0)
-        layer.weight.data, norm.weight.data, norm.bias.data = W, gamma, beta
-        norm.running_mean, norm.running_var = mean, inv_std ** -2
-        return [layer, norm]
-    parts = convolution() + [nn.ReLU()]
-    for stage in range(3):
-        for block in range(5):
-            smaller = stage > 0 and block == 0
-            parts += [Residual(*convolution(2 if smaller else 1), nn.ReLU(),
-                               *convolution(),
-                               shortcut=Shortcut() if smaller else None),
-                      nn.ReLU()]
-    dense = nn.Linear(64, 10)
-    dense.weight.data, dense.bias.data = [torch.tensor(v.T) for v in arrays]
-    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                         dense).float().eval()
-
-
-@pytest.mark.parametrize('composite', COMPOSITES)
-def test_resnet(composite):
-    module = resnet()
-    x = squeezenet.photographs()[:, ::-1, 2:226, 2:226].reshape(
-        2, 3, 32, 7, 32, 7).mean(axis=(3, 5)).astype('float32') / 255
-    kwargs = dict(COMPOSITES[composite])
-    if kwargs:
-        kwargs.update(low=-1., high=1.)
-    with torch.no_grad():
-        seed = top(module(torch.tensor(x)).numpy())
-    check(module, x, seed, getattr(lrp, composite)(**kwargs),
-          merging(composite, **kwargs), 1e-5)
+    z = module(torch.tensor(x)).numpy()
+    seed = z * (z == z.max(axis=1, keepdims=True))
+    check(module, x, seed, *both(composite, **kwargs), 1e-5,
+          squeezenet.lasagne_network(T.tensor4('x', 'float32'), values))
