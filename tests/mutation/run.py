@@ -12,7 +12,6 @@ import argparse
 import ast
 import contextlib
 import gc
-import glob
 import hashlib
 import itertools
 import json
@@ -24,6 +23,7 @@ import signal
 import sys
 import time
 import types
+from pathlib import Path
 
 from equivalent import reason, stale
 
@@ -172,7 +172,7 @@ class Worker:
     def __init__(self, scratch, module, seconds):
         self.module, self.scratch, self.seconds = module, scratch, seconds
         self.copy = os.path.join(scratch, 'copy-' + module)
-        self.path = os.path.join(self.copy, 'gradmod', module + '.py')
+        self.path = Path(self.copy, 'gradmod', module + '.py')
         self.log = os.path.join(scratch, module + '.log')
         shutil.rmtree(self.copy, ignore_errors=True)
         for name in ('gradmod', 'tests', 'examples'):
@@ -181,12 +181,11 @@ class Worker:
                             ignore=shutil.ignore_patterns('__pycache__'))
         for name in ('setup.py', 'README.md'):
             shutil.copy(os.path.join(ROOT, name), self.copy)
-        with open(self.path, encoding='utf-8') as f:
-            self.source = f.read()
+        self.source = self.path.read_text('utf-8')
         self.files = [f'tests/test_{name}.py' for name in TESTS[module]]
         os.chdir(self.copy)
         self.digest = hashlib.sha1((self.source + ''.join(
-            open(path, encoding='utf-8').read()
+            Path(path).read_text('utf-8')
             for path in self.files)).encode()).hexdigest()
         sys.path.insert(0, self.copy)
         if module not in COMPILED:
@@ -240,8 +239,7 @@ class Worker:
         import pytest
         return int(pytest.main(
             ['-q', '-p', 'no:cacheprovider', '--assert', 'plain',
-             '--rootdir', self.copy]
-            + list(options) + files, plugins=[plugin]))
+             '--rootdir', self.copy, *options, *files], plugins=[plugin]))
 
     def survey(self):
         """By line, the tests that run it; by test, its seconds."""
@@ -249,12 +247,12 @@ class Worker:
 
         def run():
             from coverage import Coverage
-            coverage = Coverage(data_file=None, include=[self.path])
+            coverage = Coverage(data_file=None, include=[str(self.path)])
             survey = Survey(coverage)
             coverage.start()
             status = self.test(self.files, survey)
             coverage.stop()
-            lines = coverage.get_data().contexts_by_lineno(self.path)
+            lines = coverage.get_data().contexts_by_lineno(str(self.path))
             with open(path, 'wb') as f:
                 pickle.dump((self.digest, status, lines, survey.seconds,
                              survey.processes, survey.failed), f)
@@ -283,9 +281,8 @@ class Worker:
         lines, seconds, processes = self.survey()
         sys.dont_write_bytecode = True
         os.environ['PYTHONDONTWRITEBYTECODE'] = '1'
-        for path in glob.glob(os.path.join(
-                self.copy, 'gradmod', '__pycache__', self.module + '.*')):
-            os.remove(path)
+        for path in self.path.parent.glob(f'__pycache__/{self.module}.*'):
+            path.unlink()
         if self.outcome(self.source, seconds, seconds) != 'survived':
             sys.exit('%s: what is no mutant is killed: see %s' % (
                 self.module, self.log))
@@ -327,8 +324,7 @@ class Worker:
         def run():
             signal.setitimer(signal.ITIMER_PROF, 10)  # for the import
             return self.test(files, Selection(chosen), '-x')
-        with open(self.path, 'w', encoding='utf-8') as f:
-            f.write(mutated)
+        self.path.write_text(mutated, 'utf-8')
         try:
             for _ in range(2):
                 status = self.fork(run, 30 + 10 * total)
@@ -337,8 +333,7 @@ class Worker:
                     return 'survived' if status in (0, 5) else 'killed'
             return 'timeout'
         finally:
-            with open(self.path, 'w', encoding='utf-8') as f:
-                f.write(self.source)
+            self.path.write_text(self.source, 'utf-8')
 
 
 def records(path):
@@ -365,10 +360,7 @@ def summary(scratch, modules):
     from collections import Counter
     total = Counter()
     for module in modules:
-        path = os.path.join(scratch, module + '.jsonl')
-        with open(os.path.join(ROOT, 'gradmod', module + '.py'),
-                  encoding='utf-8') as f:
-            source = f.read()
+        source = Path(ROOT, 'gradmod', module + '.py').read_text('utf-8')
         now, changes = {}, []
         for key, _, _, _, mutated in mutants(source):
             now[key] = known(module, source, mutated)
@@ -376,7 +368,7 @@ def summary(scratch, modules):
         for line in stale(module, changes):
             print('%s: equivalent.py names what is no mutant: %s' % (
                 module, line))
-        last = records(path)
+        last = records(os.path.join(scratch, module + '.jsonl'))
         rows = [last[key] for key in now if key in last]
         for r in rows:
             if r['outcome'] == 'survived' and now[r['key']]:
