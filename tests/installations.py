@@ -201,7 +201,7 @@ def all_rows(versions):
                         'mode': 'FAST_RUN'}),
             Row('broken theanorc', version,
                 prepare=theanorc('[global]\nfloatX float32\n'),
-                error='ImportError: Source contains parsing errors'),
+                error='ParsingError: Source contains parsing errors'),
             Row('numpy too new', version, then=['numpy==1.24.0'],
                 error='numpy 1.24.0 is too new for Theano.'),
             Row('home read-only', version, prepare=read_only_home,
