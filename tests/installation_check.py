@@ -56,12 +56,20 @@ def gate(z, g, guided):
     return g * (z > 0) * ((g > 0) if guided else 1)
 
 
-# A network, and the same in numpy: the value, the gradients of its sum, plain
+# Functions, and the same in numpy: a value, the gradients of its sum, plain
 # and guided.
 
-def convolution(rule, x, kernel, v):
-    z = T.nnet.conv2d(x, kernel, filter_flip=False)
-    return T.dot(rule(z).flatten(2), v)
+def convolution(kernel, v):
+    """Of Lasagne's layers: class 1, and its saliency maps."""
+    x = lasagne.layers.InputLayer((None, 2, 8, 8))
+    net = lasagne.layers.Conv2DLayer(
+        x, 3, 3, W=kernel[:, :, ::-1, ::-1].copy(), b=None,
+        nonlinearity=rectify)
+    net = lasagne.layers.DenseLayer(net, 4, W=v, b=None, nonlinearity=None)
+    return theano.function(
+        [x.input_var], [lasagne.layers.get_output(net)[:, 1]] + [
+            gradmod.saliency_map(net, rule, target=1)
+            for rule in (None, gradmod.GuidedBackprop)])
 
 
 def convolution_in_numpy(x, kernel, v):
@@ -84,10 +92,15 @@ def convolution_in_numpy(x, kernel, v):
 STEPS = 4  # known, or Theano compiles 30 C modules that compute lengths
 
 
-def recurrent(rule, x, start, u):
-    h, _ = theano.scan(lambda h, x, u: rule(x + T.dot(h, u)), n_steps=STEPS,
-                       outputs_info=start, non_sequences=[x, u])
-    return h[-1]
+def recurrent():
+    x, start, u = T.matrices('xsu')
+    outputs = []
+    for rule in rectify, gradmod.GuidedBackprop(rectify):
+        h, _ = theano.scan(
+            lambda h, x, u, rule=rule: rule(x + T.dot(h, u)), n_steps=STEPS,
+            outputs_info=start, non_sequences=[x, u])
+        outputs.append(theano.grad(h[-1].sum(), x))
+    return theano.function([x, start, u], [h[-1]] + outputs)
 
 
 def recurrent_in_numpy(x, start, u):
@@ -105,37 +118,14 @@ def recurrent_in_numpy(x, start, u):
     return [h] + gradients
 
 
-def compare(name, build, restate, *arrays):
-    """Value and gradients, compiled together; return function and inputs."""
-    exact = restate(*[a.astype('float64') for a in arrays])
-    inputs = [T.TensorType(dtype, (False,) * a.ndim)() for a in arrays]
-    outputs = [build(rectify, *inputs)]
-    for rule in rectify, gradmod.GuidedBackprop(rectify):
-        outputs.append(theano.grad(build(rule, *inputs).sum(), inputs[0]))
-    f = theano.function(inputs, outputs)
-    got = f(*arrays)
-    for what, a, b in zip(('value', 'plain', 'guided'), got, exact):
+def compare(name, got, expected):
+    for what, a, b in zip(('value', 'plain', 'guided'), got, expected):
         agree(f'{name}, {what}', a, b)
     used(name, got[2], got[1])
-    return f
 
 
-# A Lasagne network
-
-def saliency():
-    """The saliency map of a network of two dense layers, of class 1."""
-    w, v = values(6, 8), values(8, 4)
-    x = lasagne.layers.InputLayer((None, 6))
-    net = lasagne.layers.DenseLayer(x, 8, W=w, b=None, nonlinearity=rectify)
-    net = lasagne.layers.DenseLayer(net, 4, W=v, b=None, nonlinearity=None)
-    maps = gradmod.saliency_map(net, gradmod.GuidedBackprop, target=1)
-    images = values(5, 6)
-    maps = theano.function([x.input_var], maps)(images)
-    z = images.astype('float64').dot(w)
-    plain, guided = (gate(z, v[:, 1].astype('float64') * np.ones_like(z),
-                          guided).dot(w.T) for guided in (False, True))
-    agree('saliency map', maps, guided)
-    used('saliency map', maps, plain)
+def exact(*arrays):
+    return [a.astype('float64') for a in arrays]
 
 
 # A compiled function that goes to another process
@@ -164,11 +154,13 @@ def main(folder, order='--gradmod-first'):
     inside = os.path.realpath(gradmod.__file__)
     assert inside.startswith(os.path.realpath(sys.prefix) + os.sep), (
         f'{inside} is not in this environment')
-    compare('convolution', convolution, convolution_in_numpy,
-            values(2, 2, 8, 8), values(3, 2, 3, 3), values(108))
+    x, kernel, v = values(2, 2, 8, 8), values(3, 2, 3, 3), values(108, 4)
+    compare('convolution', convolution(kernel, v)(x),
+            convolution_in_numpy(*exact(x, kernel, v[:, 1])))
     arrays = values(3, 6), values(3, 6), values(6, 6)
-    f = compare('recurrent network', recurrent, recurrent_in_numpy, *arrays)
-    saliency()
+    f = recurrent()
+    compare('recurrent network', f(*arrays),
+            recurrent_in_numpy(*exact(*arrays)))
     pickled(f, arrays, folder)
     print('\n' + json.dumps({
         'python': platform.python_version(), 'theano': theano.__version__,

@@ -17,13 +17,13 @@ import theano.tensor as T
 
 import gradmod
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from .conftest import ROOT
+
 EXAMPLES = os.path.join(ROOT, 'examples')
 PROGRAM = os.path.join(EXAMPLES, 'many_images.py')
 sys.path.insert(0, EXAMPLES)
 import many_images  # noqa: E402
 sys.path.remove(EXAMPLES)
-
 
 rng = np.random.RandomState(1)
 P, Q = rng.randn(6, 20), rng.randn(20, 3)
@@ -177,13 +177,13 @@ def scheduler(tmp_path):
     common = ['--scheduler-file', str(file), '--no-dashboard']
     processes = []
     try:
-        for program, more in [
-                ('scheduler', ['--port', '0']),
-                ('worker', ['--no-nanny', '--nthreads', '2',
-                            '--local-directory', str(tmp_path)])]:
+        for program, *more in [
+                ('scheduler', '--port', '0'),
+                ('worker', '--no-nanny', '--nthreads', '2',
+                 '--local-directory', str(tmp_path))]:
             processes.append(subprocess.Popen(
-                [sys.executable, '-m', 'distributed.cli.dask_' + program]
-                + common + more, cwd=str(tmp_path), env=env,
+                [sys.executable, '-m', f'distributed.cli.dask_{program}',
+                 *common, *more], cwd=str(tmp_path), env=env,
                 stderr=subprocess.DEVNULL))
             wait_for(file.exists)
         address = json.loads(file.read_text())['address']

@@ -3,8 +3,9 @@
 Compares the gradient of several networks with respect to their input, plain
 and under the rules, and made in two other ways: the recipe with
 `grad_overrides`, whose op stays opaque, and Theano's `inline=True`. Prints
-ratios to the plain gradient, medians with the quartiles behind them: figures of
-single runs on a shared machine say little, ratios of what ran side by side do.
+ratios to the plain gradient, medians with the quartiles behind them: figures
+of single runs on a shared machine say little, ratios of what ran side by side
+do.
 
 Run times are taken interleaved, call by call, in several processes, in which
 the functions are compiled in random order and glibc keeps freed memory: where a
@@ -23,21 +24,18 @@ import subprocess
 import sys
 import time
 
+from sides import environment, parser, peak
+
 NETWORKS = (['mlp-%d' % d for d in (10, 50, 100, 200)] +
             ['resnet-%d' % n for n in (1, 3, 5, 9)] +
             ['elementwise-30', 'elementwise-100', 'scaled-30', 'lstm-1'])
-RULES = {'guided': 'GuidedBackprop', 'deconv': 'DeconvNet', 'zero':
-         'ZeroBackprop', 'guided-gradient': 'GuidedGradient',
-         'through': 'BackpropThrough', 'beta': 'BetaSmooth',
-         'rectgrad': 'RectGrad',
-         'straight': 'StraightThrough',
-         'reversal': 'GradientReversal'}
+RULES = {
+    'guided': 'GuidedBackprop', 'deconv': 'DeconvNet', 'zero': 'ZeroBackprop',
+    'guided-gradient': 'GuidedGradient', 'through': 'BackpropThrough',
+    'beta': 'BetaSmooth', 'rectgrad': 'RectGrad',
+    'straight': 'StraightThrough', 'reversal': 'GradientReversal'}
 DEFAULT_RULES = ['guided', 'deconv', 'zero']
 OTHERS = ['opaque', 'inline']
-GOALS = [  # network or its kind, figure, largest ratio for guided
-    ('resnet-5', 'run', .97), ('elementwise-30', 'run', .65), ('', 'run', 1.02),
-    ('resnet-1', 'compile', None), ('mlp-10', 'compile', None),
-    ('lstm', 'compile', None), ('', 'compile', .9), ('', 'memory', 1.05)]
 
 
 # In the children: import Theano only there, with the flags of the parent.
@@ -165,15 +163,14 @@ def compile_once(network, way, weights):
     return function, value, time.perf_counter() - start
 
 
-def child_compile(network, way, weights, rounds):
+def child_compile(network, ways, weights, rounds):
     """Seconds to build and compile, and the process's peak memory in MB."""
     seconds = []
     for _ in range(rounds + 1):
-        function, value, duration = compile_once(network, way, weights)
+        function, value, duration = compile_once(network, *ways, weights)
         seconds.append(duration)
     function(value)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.
-    return {'compile': seconds[1:], 'memory': [peak]}
+    return {'compile': seconds[1:], 'memory': [peak()]}
 
 
 def child_run(network, ways, weights, rounds):
@@ -195,67 +192,19 @@ def child_run(network, ways, weights, rounds):
     return seconds
 
 
-def child_library(network, weights):
-    """Seconds of a compile, and those of it in the library's own functions."""
-    import gradmod.base
-    import gradmod.op
-    spent, depth = [], [0]
-
-    def timed(function):
-        def wrapper(*args, **kwargs):
-            depth[0] += 1
-            start = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                depth[0] -= 1
-                if not depth[0]:  # the outermost call counts
-                    spent.append(time.perf_counter() - start)
-        return wrapper
-    op, rewrite = gradmod.op.GradientOverrideOp, (
-        gradmod.op.expand_gradient_override)
-    op.L_op, rewrite.transform = timed(op.L_op), timed(rewrite.transform)
-    gradmod.base.ModifiedBackprop.__call__ = timed(
-        gradmod.base.ModifiedBackprop.__call__)
-    compile_once(network, 'guided', weights)
-    del spent[:]
-    seconds = compile_once(network, 'guided', weights)[2]
-    return {'compile': [seconds], 'library': [sum(spent)]}
-
-
-def child_apply():
-    """Seconds to apply one rule to 100, 200 and 400 layers."""
-    import gradmod
-    import theano.tensor as T
-    seconds = {}
-    for n in 100, 200, 400:
-        rule, h = gradmod.GuidedBackprop(T.nnet.relu), T.matrix('x')
-        start = time.perf_counter()
-        for _ in range(n):
-            h = rule(h)
-        seconds[str(n)] = [time.perf_counter() - start]
-    return seconds
-
-
 def child(args):
     resource.setrlimit(resource.RLIMIT_AS, (args.memory * 2 ** 30,) * 2)
     sys.setrecursionlimit(100000)
     import gradmod  # noqa: F401  before Theano
     kind, network, ways = args.child.split(',', 2)
-    if kind == 'compile':
-        result = child_compile(network, ways, args.weights, args.rounds)
-    elif kind == 'run':
-        result = child_run(network, ways.split(','), args.weights, args.rounds)
-    elif kind == 'library':
-        result = child_library(network, args.weights)
-    else:
-        result = child_apply()
+    result = {'compile': child_compile, 'run': child_run}[kind](
+        network, ways.split(','), args.weights, args.rounds)
     print('RESULT ' + json.dumps(result))
 
 
 # In the parent
 
-def call(args, kind, network='', ways='', rounds=1, limit=3600):
+def call(args, kind, network, ways, rounds, limit=3600):
     """The result of a child process, or None beyond its time or memory."""
     command = [sys.executable, os.path.abspath(__file__), '--child',
                f'{kind},{network},{ways}', '--rounds', str(rounds),
@@ -265,12 +214,10 @@ def call(args, kind, network='', ways='', rounds=1, limit=3600):
     flags = 'floatX=float32'
     if args.blas is not None:
         flags += ',blas.ldflags=' + args.blas
-    env = dict(os.environ, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1')
-    if kind == 'run':  # keep what is freed: to fetch it anew is a tenth of a call
-        env.update(MALLOC_MMAP_THRESHOLD_='4000000000',
-                   MALLOC_TRIM_THRESHOLD_='4000000000')
-    env.update(THEANO_FLAGS=','.join(filter(None, [
-        os.environ.get('THEANO_FLAGS'), flags])))
+    # keep what is freed: to fetch it anew is a tenth of a call
+    more = dict.fromkeys(['MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_']
+                         if kind == 'run' else [], '4000000000')
+    env = environment(flags, **more)
     try:
         out = subprocess.run(command, stdout=subprocess.PIPE,
                              stderr=subprocess.DEVNULL, timeout=limit, env=env,
@@ -295,7 +242,7 @@ def ratios(figures, plain):
 def measure(args, network):
     """All figures of one network: {way: {figure: [seconds or MB]}}."""
     ways = ['plain'] + args.rules
-    figures = {way: {'compile': [], 'memory': []} for way in ways}
+    figures = {way: {'compile': [], 'memory': [], 'run': []} for way in ways}
     for _ in range(args.processes):
         for way in ways:
             result = call(args, 'compile', network, way, args.compiles)
@@ -304,8 +251,6 @@ def measure(args, network):
                          'much memory' % (network, way))
             figures[way]['compile'] += [quartiles(result['compile'])[1]]
             figures[way]['memory'] += result['memory']
-    for way in ways:
-        figures[way]['run'] = []
     for _ in range(args.processes):
         runs = call(args, 'run', network, ','.join(ways), args.rounds)
         for way in ways:
@@ -324,12 +269,6 @@ def measure(args, network):
     return figures
 
 
-def goal(network, figure):
-    kind = network.split('-')[0]
-    return next(largest for which, name, largest in GOALS
-                if name == figure and which in (network, kind, ''))
-
-
 def table(results):
     rows = [['network', 'way', 'run time', 'compile time', 'peak memory']]
     for network, figures in results.items():
@@ -345,10 +284,6 @@ def table(results):
                     low, middle, high = quartiles(ratios(
                         own[figure], figures['plain'][figure]))
                     cell = '%.3f (%.3f to %.3f)' % (middle, low, high)
-                    largest = goal(network, figure)
-                    if way == 'guided' and largest:
-                        cell += ', goal %.2f %s' % (
-                            largest, 'met' if middle <= largest else 'MISSED')
                 row.append(cell)
             rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows)]
@@ -367,32 +302,27 @@ def plot(results, path):
     for i, (kind, title) in enumerate([
             ('mlp', 'MLP: layers'), ('resnet', 'ResNet: blocks a stage')]):
         axes = figure.add_subplot(1, 2, i + 1)
+        depths = {int(network.split('-')[1]): f for network, f
+                  in results.items() if network.startswith(kind)}
         for way in ['plain'] + DEFAULT_RULES + OTHERS:
-            points = [(int(network.split('-')[1]),
-                       quartiles(f[way]['compile'])[1])
-                      for network, f in results.items()
-                      if network.startswith(kind) and way in f
-                      and f[way]['compile']]
+            points = [(depth, quartiles(f[way]['compile'])[1])
+                      for depth, f in sorted(depths.items())
+                      if f.get(way, {}).get('compile')]
             if points:
-                axes.plot(*zip(*sorted(points)), marker='o', ms=4, label=way)
-        depths = sorted({int(network.split('-')[1]) for network in results
-                         if network.startswith(kind)})
-        axes.set_xscale('log')
-        axes.set_yscale('log')
-        axes.set_xticks(depths)
-        axes.set_xticklabels(depths)
+                axes.plot(*zip(*points), marker='o', ms=4, label=way)
+        axes.set(xscale='log', yscale='log', xlabel=title,
+                 ylabel='compile time (s)')
+        axes.set_xticks(list(depths))
+        axes.set_xticklabels(list(depths))
         axes.minorticks_off()
-        axes.set_xlabel(title)
-        axes.set_ylabel('compile time (s)')
     axes.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, .5))
     figure.tight_layout()
     figure.savefig(path, dpi=150)
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    add = parser.add_argument
+    parse = parser(__doc__)
+    add = parse.add_argument
     add('--only', metavar='NAME', nargs='+', default=NETWORKS,
         choices=NETWORKS, help='of: ' + ' '.join(NETWORKS))
     add('--rules', metavar='RULE', nargs='*', default=DEFAULT_RULES,
@@ -411,7 +341,7 @@ def main():
     add('--json', metavar='PATH', help='write the raw figures')
     add('--plot', metavar='PATH', help='draw compile time over depth')
     add('--child', help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parse.parse_args()
     if args.child:
         return child(args)
     results = {}
@@ -422,14 +352,6 @@ def main():
             with open(args.json, 'w') as f:
                 json.dump(results, f, indent=1)
     print(table(results))
-    if 'resnet-5' in results and 'guided' in args.rules:
-        own = call(args, 'library', 'resnet-5')
-        print('\nIn the library itself, of a compile of resnet-5: %.2f s of '
-              '%.1f s, %.1f %%' % (own['library'][0], own['compile'][0], 100 *
-                                   own['library'][0] / own['compile'][0]))
-    applied = call(args, 'apply')
-    print('Applying a rule to 100, 200 and 400 layers: %s s' % ', '.join(
-        '%.3f' % applied[n][0] for n in ('100', '200', '400')))
     if args.plot:
         plot(results, args.plot)
 

@@ -5,8 +5,8 @@
 One network, one process and thread; rounds go through all in turn, forwards
 and backwards, and each ratio is that of medians of processor time.
 """
-import argparse
 import time
+from functools import partial
 
 import gradmod
 import lasagne
@@ -15,6 +15,8 @@ import theano
 import theano.tensor as T
 from lasagne.layers import (ConcatLayer, Conv2DLayer, DenseLayer, FlattenLayer,
                             InputLayer, MaxPool2DLayer, get_output)
+
+from sides import parser, timings
 
 MAPS = {
     'gradient': {},
@@ -55,27 +57,22 @@ def bare(network):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--rounds', type=int, default=20)
-    args = parser.parse_args()
+    parse = parser(__doc__)
+    parse.add_argument('--rounds', type=int, default=20)
+    args = parse.parse_args()
     images = np.random.RandomState(0).rand(16, 3, 48, 48).astype('float32')
     numbers = images[:, 0, 0, :8]
     one, two = build_network(), build_network(several=True)
-    functions = {'bare': (bare(one), [images])}
+    functions = {'bare': partial(bare(one), images)}
     for name, how in MAPS.items():
         f = gradmod.compile_saliency_function(one, **how)
-        functions[name] = f, [images]
-    functions['gradient, explain()'] = functions['gradient'][0].explain, [images]
-    functions['two inputs, bare'] = bare(two), [images, numbers]
-    functions['two inputs'] = (gradmod.compile_saliency_function(two),
-                               [[images, numbers]])
-    times = {name: [] for name in functions}
-    for i in range(args.rounds):
-        for name in list(functions)[::-1 if i % 2 else 1]:
-            f, arguments = functions[name]
-            start = time.process_time()
-            f(*arguments)
-            times[name].append(time.process_time() - start)
+        functions[name] = partial(f, images)
+        if name == 'gradient':
+            functions['gradient, explain()'] = partial(f.explain, images)
+    functions['two inputs, bare'] = partial(bare(two), images, numbers)
+    functions['two inputs'] = partial(gradmod.compile_saliency_function(two),
+                                      [images, numbers])
+    times = timings(functions, args.rounds, time.process_time)
     median = {name: np.median(t) for name, t in times.items()}
     for name, t in times.items():
         base = 'two inputs, bare' if name.startswith('two') else 'bare'

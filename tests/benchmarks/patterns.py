@@ -7,8 +7,6 @@ not grow with the images:
 
     OMP_NUM_THREADS=1 python tests/benchmarks/patterns.py --images 10000
 """
-import argparse
-import resource
 import time
 
 import gradmod  # noqa: F401  before Theano and Lasagne
@@ -18,6 +16,8 @@ import theano
 from gradmod.pattern import fit_patterns
 from lasagne.layers import (Conv2DLayer, DenseLayer, InputLayer, MaxPool2DLayer,
                             get_all_layers, get_output)
+
+from sides import parser, peak
 
 
 def build_network():
@@ -40,18 +40,14 @@ def batches(count, size, forward, marks):
         times.append(time.process_time())
         yield batch
         times.append(time.process_time())
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        marks.append((*np.diff(times), len(batch), memory / 1024))
+        marks.append((*np.diff(times), len(batch), peak()))
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add('--images', type=int, default=640, metavar='N')
-    add('--batch', type=int, default=32, metavar='N')
-    args = parser.parse_args()
+    parse = parser(__doc__)
+    parse.add_argument('--images', type=int, default=640, metavar='N')
+    parse.add_argument('--batch', type=int, default=32, metavar='N')
+    args = parse.parse_args()
     theano.config.floatX = 'float32'
     lasagne.random.set_rng(np.random.RandomState(0))
     network = build_network()

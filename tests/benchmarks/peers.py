@@ -11,19 +11,17 @@ an environment of their own:
 """
 import argparse
 import os
-import random
-import subprocess
 import sys
 import tempfile
-import time
+import warnings
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+import numpy as np
+
 WAYS = ['plain', 'guided']
 
 
 def made_up_arrays():
     """Random weights of the network, in the order of the pretrained ones."""
-    import numpy as np
     rng = np.random.RandomState(0)
     arrays, width = [], 3
 
@@ -40,9 +38,8 @@ def made_up_arrays():
 
 # In the children. Each returns {way: function of the batch}, and the logits'.
 
-def functions_here(weights):
+def functions_here(weights, batch):
     import gradmod  # before Theano
-    import numpy as np
     import theano
     import theano.tensor as T
     from cost import resnet
@@ -56,14 +53,17 @@ def functions_here(weights):
     return functions, theano.function([x], logits)
 
 
-def functions_there(weights):
-    import numpy as np
+def functions_there(weights, batch):
+    import captum
     import torch
     import torch.nn.functional as F
     from captum.attr import GuidedBackprop
+    print(f'PyTorch {torch.__version__}, Captum {captum.__version__}',
+          file=sys.stderr)
+    warnings.simplefilter('ignore')  # Captum's, about its hooks
     torch.set_num_threads(1)
     with np.load(weights) as archive:
-        arrays = [torch.tensor(archive['arr_%d' % i].astype('float32'))
+        arrays = [torch.tensor(archive[f'arr_{i}'].astype('float32'))
                   for i in range(len(archive.files))]
 
     class Convolution(torch.nn.Module):
@@ -111,57 +111,34 @@ def functions_there(weights):
         network(x).max(dim=1).values.sum().backward()
         return x.grad.numpy()
 
-    def guide(x, target):
+    def guide(x):
         x = torch.tensor(x, requires_grad=True)
-        return guided.attribute(x, target=target).detach().numpy()
+        return guided.attribute(x, target=targets).detach().numpy()
 
     def logits(x):
         with torch.no_grad():
             return network(torch.tensor(x)).numpy()
     # Captum wants the targets beforehand: a forward pass that is not timed.
-    targets = {}
-
-    def guided_map(x):
-        key = x.ctypes.data
-        if key not in targets:
-            targets[key] = torch.tensor(logits(x).argmax(axis=1))
-        return guide(x, targets[key])
-    return {'plain': plain, 'guided': guided_map}, logits
+    targets = torch.tensor(logits(batch).argmax(axis=1))
+    return {'plain': plain, 'guided': guide}, logits
 
 
 def child(which, folder):
-    """Do what stdin says, a line at a time; answer each line with one."""
-    import numpy as np
+    from sides import serve
     weights = os.path.join(folder, 'weights.npz')
-    if which == 'here':
-        functions, logits = functions_here(weights)
-    else:
-        import warnings
-        warnings.simplefilter('ignore')  # Captum's, about its hooks
-        functions, logits = functions_there(weights)
     batch = np.load(os.path.join(folder, 'batch.npy'))
-    results = {way: f(batch) for way, f in functions.items()}
-    results['logits'] = logits(batch)
-    np.savez(os.path.join(folder, which + '.npz'), **results)
-    print('READY', flush=True)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        functions[line.strip()](batch)
-        print('TIME %r' % (time.perf_counter() - start), flush=True)
+    functions, logits = (functions_here if which == 'here'
+                         else functions_there)(weights, batch)
+    np.savez(os.path.join(folder, which + '.npz'), logits=logits(batch),
+             **{way: f(batch) for way, f in functions.items()})
+    serve(functions, batch)
 
 
 # In the parent
 
-def answer(process):
-    for line in process.stdout:
-        if line.startswith(('READY', 'TIME')):
-            return line.split()[-1]
-    sys.exit('%s: the process ended; its message is above' % process.args[0])
-
-
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    import sides
+    parser = sides.parser(__doc__)
     add = parser.add_argument
     add('--torch-python', metavar='PATH',
         help='an interpreter with torch and captum')
@@ -175,84 +152,48 @@ def main():
     if not args.torch_python:
         parser.error('--torch-python is needed, an interpreter with torch and '
                      'captum:' + __doc__.split(':', 1)[1].rstrip())
-    versions = subprocess.run(
-        [args.torch_python, '-c', 'import torch, captum; '
-         'print("PyTorch %s, Captum %s" % (torch.__version__, '
-         'captum.__version__))'], stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, universal_newlines=True)
-    if versions.returncode:
-        parser.error('%s cannot import torch and captum: %s' % (
-            args.torch_python, versions.stderr.strip().split('\n')[-1]))
-    import numpy as np
-    env = dict(os.environ, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1',
-               MKL_NUM_THREADS='1')
-    here = dict(env, PYTHONPATH=os.pathsep.join(filter(None, [
-        os.path.join(HERE, '..', '..'), os.environ.get('PYTHONPATH')])),
-        THEANO_FLAGS=','.join(filter(None, [
-            os.environ.get('THEANO_FLAGS'), 'floatX=float32'])))
-    there = dict(env)
-    there.pop('PYTHONPATH', None)
     with tempfile.TemporaryDirectory() as folder:
         arrays = made_up_arrays()
         if args.weights:
             with np.load(args.weights) as archive:
-                arrays = [archive['arr_%d' % i]
+                arrays = [archive[f'arr_{i}']
                           for i in range(len(archive.files))]
         np.savez(os.path.join(folder, 'weights.npz'), *arrays)
         images = np.random.RandomState(1).rand(args.batch, 3, 8, 8)
         np.save(os.path.join(folder, 'batch.npy'),
                 (images.repeat(4, 2).repeat(4, 3) - .5).astype('float32'))
-        processes = {}
-        for which, python, environment in [
-                ('there', args.torch_python, there),
-                ('here', sys.executable, here)]:
-            processes[which] = subprocess.Popen(
-                [python, os.path.abspath(__file__), '--child', which, folder],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
-                universal_newlines=True, bufsize=1)
-            answer(processes[which])
-        try:
-            seconds = compare(processes, folder, args.rounds)
-        finally:
-            for process in processes.values():
-                process.stdin.close()
-                process.wait()
-    print('\n%s; batch of %d, one thread, %d rounds\n' % (
-        versions.stdout.strip(), args.batch, args.rounds))
+        with sides.children(__file__, args.torch_python,
+                            [('there',), ('here',)], folder) as processes:
+            compare(folder)
+            times = sides.in_turns(
+                [((which, way), process, way)
+                 for (which,), (process, _) in processes.items()
+                 for way in WAYS], args.rounds)
+    seconds = {call: np.array(found)[:, 0] for call, found in times.items()}
+    print(f'\nbatch of {args.batch}, one thread, {args.rounds} rounds\n')
     print('| gradient | here | PyTorch | ratio: median (quartiles) |\n'
           '|----------|------|---------|---------------------------|')
     for way in WAYS:
-        a, b = (np.array(seconds[which, way]) for which in ('here', 'there'))
-        print('| %s | %.3f s | %.3f s | %.2f (%.2f to %.2f) |' % (
-            (way, np.median(a), np.median(b), np.median(a / b)) +
-            tuple(np.percentile(a / b, [25, 75]))))
+        a, b = (seconds[which, way] for which in ('here', 'there'))
+        low, middle, high = np.percentile(a / b, [25, 50, 75])
+        print(f'| {way} | {np.median(a):.3f} s | {np.median(b):.3f} s '
+              f'| {middle:.2f} ({low:.2f} to {high:.2f}) |')
     for which, name in [('here', 'here'), ('there', 'PyTorch')]:
-        print('guided / plain, %s: %.3f' % (name, np.median(
-            np.divide(seconds[which, 'guided'], seconds[which, 'plain']))))
+        ratio = np.median(seconds[which, 'guided'] / seconds[which, 'plain'])
+        print(f'guided / plain, {name}: {ratio:.3f}')
 
 
-def compare(processes, folder, rounds):
-    """Check that both agree; the seconds of each call, by process and way."""
-    import numpy as np
+def compare(folder):
+    """Check that both agree."""
     ours, theirs = (np.load(os.path.join(folder, which + '.npz'))
                     for which in ('here', 'there'))
     for name in ['logits'] + WAYS:
         difference = (abs(ours[name] - theirs[name]).max() /
                       abs(theirs[name]).max())
-        print('%s: largest difference %.1e of the largest value' %
-              (name, difference))
+        print(f'{name}: largest difference {difference:.1e} of the largest '
+              'value')
         if not difference < 1e-3:
-            sys.exit('the %s differ: the two do not compute the same' % name)
-    calls = [(which, way) for which in processes for way in WAYS]
-    seconds = {call: [] for call in calls}
-    for round in range(rounds + 1):
-        for which, way in random.sample(calls, len(calls)):
-            processes[which].stdin.write(way + '\n')
-            processes[which].stdin.flush()
-            duration = float(answer(processes[which]))
-            if round:  # the first warms up
-                seconds[which, way].append(duration)
-    return seconds
+            sys.exit(f'the {name} differ: the two do not compute the same')
 
 
 if __name__ == '__main__':

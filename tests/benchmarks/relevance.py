@@ -12,9 +12,6 @@ Without one, what is measured here is printed alone.
 """
 import argparse
 import os
-import random
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -196,7 +193,7 @@ def function_there(way, values):
 
 
 def child(which, way, folder):
-    """Compute whenever stdin has a line; answer with one."""
+    from sides import serve
     with np.load(os.path.join(folder, 'weights.npz')) as archive:
         values = [archive[f'arr_{i}'] for i in range(52)]
     images = np.load(os.path.join(folder, 'batch.npy'))
@@ -205,27 +202,14 @@ def child(which, way, folder):
     function, compiling = make(way, values)
     np.save(os.path.join(folder, f'{which}-{way}.npy'),
             function(images, targets))
-    print('READY', compiling, flush=True)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        function(images, targets)
-        print('TIME', time.perf_counter() - start, resource.getrusage(
-            resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)
+    serve({way: function}, images, targets, compiling=compiling)
 
 
 # In the parent.
 
-def answer(process):
-    for line in process.stdout:
-        if line.startswith(('READY', 'TIME')):
-            return [float(word) for word in line.split()[1:]]
-    sys.exit(f'{process.args}: the process ended; its message is above')
-
-
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    import sides
+    parser = sides.parser(__doc__)
     add = parser.add_argument
     add('--torch-python', metavar='PATH',
         help='an interpreter with torch and zennit')
@@ -236,44 +220,23 @@ def main():
     args = parser.parse_args()
     if args.child:
         return child(*args.child)
-    env = dict(os.environ, OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1',
-               MKL_NUM_THREADS='1')
-    here = dict(env, PYTHONPATH=os.pathsep.join(filter(None, [
-        os.path.join(HERE, '..', '..'), os.environ.get('PYTHONPATH')])),
-        THEANO_FLAGS=','.join(filter(None, [
-            os.environ.get('THEANO_FLAGS'), 'floatX=float32'])))
-    sides = [('here', sys.executable, here)]
-    if args.torch_python:
-        there = {k: v for k, v in env.items() if k != 'PYTHONPATH'}
-        sides.append(('there', args.torch_python, there))
-    processes, seconds, memory, compiling = {}, {}, {}, {}
+    calls = [(which, way) for which in ('here', 'there') for way in WAYS
+             if which == 'here' or args.torch_python]
     with tempfile.TemporaryDirectory() as folder:
         np.savez(os.path.join(folder, 'weights.npz'),
                  *[v.astype('float32') for v in arrays(args.weights)])
         np.save(os.path.join(folder, 'batch.npy'),
                 photographs().astype('float32'))
-        try:
-            for which, python, environment in sides:
-                for way in WAYS:
-                    process = processes[which, way] = subprocess.Popen(
-                        [python, os.path.abspath(__file__), '--child', which,
-                         way, folder], stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE, env=environment,
-                        universal_newlines=True, bufsize=1)
-                    (compiling[which, way],) = answer(process)
-                    seconds[which, way] = []
-            for round in range(args.rounds + 1):
-                for key in random.sample(list(processes), len(processes)):
-                    processes[key].stdin.write('\n')
-                    duration, memory[key] = answer(processes[key])
-                    if round:  # the first warms up
-                        seconds[key].append(duration)
-        finally:
-            for process in processes.values():
-                process.stdin.close()
-                process.wait()
+        with sides.children(__file__, args.torch_python, calls,
+                            folder) as processes:
+            answers = sides.in_turns([
+                (key, process, key[1])
+                for key, (process, _) in processes.items()], args.rounds)
+        compiling = {key: seconds for key, (_, seconds) in processes.items()}
         results = {key: np.load(os.path.join(folder, '-'.join(key) + '.npy'))
-                   for key in processes}
+                   for key in calls}
+    seconds = {key: np.array(found)[:, 0] for key, found in answers.items()}
+    memory = {key: found[-1][1] for key, found in answers.items()}
     print(f'SqueezeNet, 2 photographs, one thread, {args.rounds} rounds\n')
     print('| | compile | / gradient | memory | / gradient | here | zennit | '
           'here / zennit (quartiles) | difference |\n|' + '---|' * 9)
@@ -286,7 +249,7 @@ def main():
         if args.torch_python:
             b, ours, theirs = (seconds['there', way], results[key],
                                results['there', way])
-            low, middle, high = np.percentile(np.divide(a, b), [25, 50, 75])
+            low, middle, high = np.percentile(a / b, [25, 50, 75])
             error = abs(ours - theirs).max() / abs(theirs).max()
             row += (f' {np.median(b):.3f} s | {middle:.2f} ({low:.2f} to '
                     f'{high:.2f}) | {error:.1e} |')

@@ -19,10 +19,9 @@ CLASSES, rng = 4, np.random.RandomState(0)
 IMAGES, AGES = rng.randn(5, 2, 9, 8), rng.randn(5, 3)
 WORDS = rng.randint(0, 11, (5, 6))
 LABELS = np.array([0, 3, 1, 2, 3])
-BASELINE = rng.randn(2, 9, 8)
-BASELINES = rng.randn(3, 2, 9, 8)
-
-
+BASELINE, BASELINES = rng.randn(2, 9, 8), rng.randn(3, 2, 9, 8)
+OURS = dict(method='integrated_gradients', steps=20)
+THEIRS = dict(n_steps=20, method='riemann_middle')
 silently = pytest.mark.filterwarnings('ignore')  # Captum names its hooks
 
 
@@ -74,8 +73,9 @@ class Net(nn.Module):
                         nonlinearity=None)
         if self.kind == 'words':
             net = L.InputLayer((None, 6), T.lmatrix('words'))
-            net = L.EmbeddingLayer(net, 11, 5, name='embedding',
-                                   W=weights_of(self.embedding))
+            net = L.EmbeddingLayer(
+                net, 11, 5, self.embedding.weight.detach().numpy().copy(),
+                name='embedding')
             net = L.Conv1DLayer(L.DimshuffleLayer(net, (0, 2, 1)), 7, 3,
                                 **weights(self.conv1))
             net = L.MaxPool1DLayer(net, 2)
@@ -95,10 +95,6 @@ class Net(nn.Module):
         net = L.DenseLayer(net, 6, **weights(self.dense))
         net = L.NonlinearityLayer(net, tanh)
         return L.DenseLayer(net, CLASSES, **weights(self.out))
-
-
-def weights_of(embedding):
-    return embedding.weight.detach().numpy().copy()
 
 
 @pytest.fixture(scope='module')
@@ -121,16 +117,14 @@ def agree(got, want, tolerance=1e-12):
     np.testing.assert_allclose(got / scale, want / scale, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize('method, captum, more', [
-    ('gradient', attr.Saliency, dict(abs=False)),
-    ('gradient_x_input', attr.InputXGradient, {}),
-    (gradmod.GuidedBackprop, attr.GuidedBackprop, {}),
-    (gradmod.DeconvNet, attr.Deconvolution, {})])
+@pytest.mark.parametrize('how, captum, more', [
+    ({}, attr.Saliency, dict(abs=False)),
+    (dict(method='gradient_x_input'), attr.InputXGradient, {}),
+    (dict(rule=gradmod.GuidedBackprop), attr.GuidedBackprop, {}),
+    (dict(rule=gradmod.DeconvNet), attr.Deconvolution, {})])
 @silently
-def test_gradients(images, method, captum, more):
+def test_gradients(images, how, captum, more):
     net, layers = images
-    how = (dict(method=method) if isinstance(method, str)
-           else dict(rule=method))
     want = captum(net).attribute(tensor(IMAGES).requires_grad_(),
                                  target=tensor(LABELS), **more)
     agree(ours(layers, **how), want)
@@ -140,9 +134,8 @@ def test_integrated_gradients(images):
     net, layers = images
     want = attr.IntegratedGradients(net).attribute(
         tensor(IMAGES), tensor(BASELINE[np.newaxis]), target=tensor(LABELS),
-        n_steps=20, method='riemann_middle')
-    agree(ours(layers, method='integrated_gradients', steps=20,
-               baseline=BASELINE), want, 1e-7)
+        **THEIRS)
+    agree(ours(layers, baseline=BASELINE, **OURS), want, 1e-7)
 
 
 @pytest.mark.parametrize('how', [dict(convolutions=1), dict(pools=False)])
@@ -177,34 +170,29 @@ def test_layers_and_units(images):
     agree(ours(layers, method='gradient_x_input', wrt='relu1'), want)
     zero = tensor(np.zeros((1, 2, 9, 8)))
     want = attr.LayerIntegratedGradients(net, net.relu1).attribute(
-        tensor(IMAGES), zero, target=tensor(LABELS), n_steps=20,
-        method='riemann_middle')
+        tensor(IMAGES), zero, target=tensor(LABELS), **THEIRS)
     # there b is the layer's output for a black image
     (relu1,) = [v for v in L.get_all_layers(layers) if v.name == 'relu1']
     b = L.get_output(relu1, np.zeros((1, 2, 9, 8)))
-    agree(ours(layers, method='integrated_gradients', steps=20, wrt='relu1',
-               baseline=b), want, 1e-7)
+    agree(ours(layers, wrt='relu1', baseline=b, **OURS), want, 1e-7)
     want = attr.NeuronGradient(net, net.relu2).attribute(
         tensor(IMAGES), (2, 1, 1))
     agree(ours(layers, target=('relu2', 2, 1, 1)), want)
 
 
-@pytest.mark.parametrize('method', ['integrated_gradients', 'deeplift'])
+@pytest.mark.parametrize('methods', [
+    ('IntegratedGradients', THEIRS, OURS),
+    ('DeepLift', {}, dict(method='deeplift'))], ids=lambda v: v[0])
 @silently
-def test_two_inputs(method):
+def test_two_inputs(methods):
     net = Net('both', convolutions=1)
     arrays = tensor(IMAGES), tensor(AGES)
     baselines = tensor(BASELINE[np.newaxis]), tensor(np.full((1, 3), .5))
-    how = dict(method=method, baseline=[BASELINE, .5])
-    if method == 'deeplift':
-        want = attr.DeepLift(net).attribute(arrays, baselines,
-                                            target=tensor(LABELS))
-    else:
-        how.update(steps=20)
-        want = attr.IntegratedGradients(net).attribute(
-            arrays, baselines, target=tensor(LABELS), n_steps=20,
-            method='riemann_middle')
-    got = ours(net.layers(), {'ages': AGES, 'images': IMAGES}, **how)
+    method, more, how = methods
+    want = getattr(attr, method)(net).attribute(
+        arrays, baselines, target=tensor(LABELS), **more)
+    got = ours(net.layers(), {'ages': AGES, 'images': IMAGES},
+               baseline=[BASELINE, .5], **how)
     agree(got['images'], want[0], 1e-7)
     agree(got['ages'], want[1], 1e-7)
 
@@ -213,8 +201,8 @@ def test_words():
     net = Net('words', convolutions=1)
     want = attr.LayerIntegratedGradients(net, net.embedding).attribute(
         tensor(WORDS), tensor(np.zeros((1, 6), int)), target=tensor(LABELS),
-        n_steps=20, method='riemann_middle')
+        **THEIRS)
     # there b is the embedding of the word 0
-    b = weights_of(net.embedding)[0]
-    agree(ours(net.layers(), WORDS, wrt='embedding', baseline=b, steps=20,
-               method='integrated_gradients'), want, 1e-7)
+    b = net.embedding.weight[0].detach().numpy()
+    agree(ours(net.layers(), WORDS, wrt='embedding', baseline=b, **OURS), want,
+          1e-7)

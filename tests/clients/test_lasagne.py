@@ -14,7 +14,8 @@ from gradmod import GuidedBackprop, GuidedGradient, modified, override_in
 
 pytestmark = pytest.mark.usefixtures('little_c_code')
 MODE = theano.Mode('c|py', 'fast_compile')
-ROWS, SERIES, IMAGES, VOLUMES = (4, 5), (3, 4, 9), (2, 3, 8, 8), (2, 2, 6, 6, 6)
+ROWS, WORDS, SERIES = (4, 5), (2, 4), (3, 4, 9)
+IMAGES, VOLUMES = (2, 3, 8, 8), (2, 2, 6, 6, 6)
 
 
 def guided_relu(z):
@@ -89,47 +90,40 @@ NETWORKS = [
         net, 6, nonlinearity=f, **gates(f, 'ingate', 'cell', 'outgate'))),
     (SERIES, 'GRULayer', lambda net, f: L.GRULayer(
         net, 6, **gates(f, 'hidden_update'))),
-    (IMAGES, 'batch_norm', lambda net, f: L.batch_norm(
-        L.NINLayer(net, 4, nonlinearity=f))),
-    (IMAGES, 'layer_norm', lambda net, f: L.layer_norm(
-        L.NINLayer(net, 4, nonlinearity=f))),
-    (IMAGES, 'instance_norm', lambda net, f: L.instance_norm(
-        L.NINLayer(net, 4, nonlinearity=f))),
-    (SERIES, *above('MaxPool1DLayer', 2)),
+    *((IMAGES, name, lambda net, f, name=name: getattr(L, name)(
+        L.NINLayer(net, 4, nonlinearity=f)))
+      for name in ('batch_norm', 'layer_norm', 'instance_norm')),
+    *((shape, *above(name, 2)) for name, shape in [
+        ('MaxPool1DLayer', SERIES), ('MaxPool3DLayer', VOLUMES),
+        ('Upscale1DLayer', SERIES), ('Upscale2DLayer', IMAGES),
+        ('Upscale3DLayer', VOLUMES), ('FeaturePoolLayer', IMAGES),
+        ('FeatureWTALayer', IMAGES)]),
+    *((shape, *above(name, 2, mode='average_exc_pad')) for name, shape in [
+        ('Pool1DLayer', SERIES), ('Pool2DLayer', IMAGES),
+        ('Pool3DLayer', VOLUMES)]),
+    *((IMAGES, *above(name)) for name in [
+        'GlobalPoolLayer', 'DropoutLayer', 'GaussianNoiseLayer',
+        'BatchNormLayer', 'StandardizationLayer', 'BiasLayer', 'ScaleLayer',
+        'FlattenLayer', 'ParametricRectifierLayer']),
     (IMAGES, *above('MaxPool2DLayer', 3, stride=2)),
-    (VOLUMES, *above('MaxPool3DLayer', 2)),
-    (SERIES, *above('Pool1DLayer', 2, mode='average_exc_pad')),
-    (IMAGES, *above('Pool2DLayer', 2, mode='average_exc_pad')),
-    (VOLUMES, *above('Pool3DLayer', 2, mode='average_exc_pad')),
     (IMAGES, *above('SpatialPyramidPoolingLayer', [2, 1])),
-    (IMAGES, *above('FeaturePoolLayer', 2)),
-    (IMAGES, *above('FeatureWTALayer', 2)),
-    (IMAGES, *above('GlobalPoolLayer')),
-    (SERIES, *above('Upscale1DLayer', 2)),
-    (IMAGES, *above('Upscale2DLayer', 2)),
-    (VOLUMES, *above('Upscale3DLayer', 2)),
-    (IMAGES, *above('DropoutLayer')),
-    (IMAGES, *above('GaussianNoiseLayer')),
     (IMAGES, *above('LocalResponseNormalization2DLayer', n=3)),
-    (IMAGES, *above('BatchNormLayer')),
-    (IMAGES, *above('StandardizationLayer')),
-    (IMAGES, *above('BiasLayer')),
-    (IMAGES, *above('ScaleLayer')),
-    (IMAGES, *above('FlattenLayer')),
     (IMAGES, *above('ReshapeLayer', ([0], -1))),
     (IMAGES, *above('DimshuffleLayer', (0, 2, 3, 1))),
     (IMAGES, *above('PadLayer', 1)),
     (IMAGES, *above('SliceLayer', slice(1, 4), axis=2)),
-    (IMAGES, *above('ParametricRectifierLayer')),
     (IMAGES, *merging('ConcatLayer')),
     (IMAGES, *merging('ElemwiseSumLayer', coeffs=[1, -2])),
     (IMAGES, *merging('ElemwiseMergeLayer', merge_function=T.maximum)),
-    (IMAGES, 'TransformerLayer', transformer)]
+    (IMAGES, 'TransformerLayer', transformer),
+    (WORDS, 'EmbeddingLayer', lambda net, f: L.DenseLayer(
+        L.EmbeddingLayer(net, 9, 5), 8, nonlinearity=f))]
 
 
 def network(shape, build, f):
     """The layer under a small classifier."""
-    x = T.TensorType(theano.config.floatX, [False] * len(shape))('x')
+    x = T.TensorType('int32' if shape is WORDS else theano.config.floatX,
+                     [False] * len(shape))('x')
     net = build(L.InputLayer(shape, x), f)
     net = L.DenseLayer(L.FlattenLayer(net), 7, nonlinearity=f)
     return x, L.DenseLayer(net, 3, nonlinearity=None)
@@ -153,11 +147,22 @@ def output(net):
     return L.get_output(net, deterministic=True)
 
 
-def gradients(out, x, net):
-    """With respect to the input and all trainable parameters."""
-    signs = np.random.RandomState(4).randn(*L.get_output_shape(net))
-    return theano.grad((out * signs).sum(), [x] + L.get_all_params(
-        net, trainable=True))
+def values(shape, *cases):
+    """Of each (input, network, its output): the output and the gradients.
+
+    With respect to the input, unless it is of words, and all parameters.
+    """
+    signs = np.random.RandomState(4).randn(*L.get_output_shape(cases[0][1]))
+    X = np.random.RandomState(5).randn(*shape)
+    X = np.abs(9 * X) % 9 if shape is WORDS else X
+    results = []
+    for x, net, out in cases:
+        wrt = [x] * (shape is not WORDS) + L.get_all_params(
+            net, trainable=True)
+        f = theano.function([x], [out] + theano.grad((out * signs).sum(), wrt),
+                            mode=MODE)
+        results.append(f(X.astype(x.dtype)))
+    return results
 
 
 def snapshot(net):
@@ -188,42 +193,13 @@ def test_layer(shape, build):
     assert len(report) >= 2
     found, places = override_in(output(plain), GuidedBackprop)
     assert len(places) >= 2
-    X = np.random.RandomState(5).randn(*shape).astype(x.dtype)
-    values = []
-    for v, net, out in [(x, plain, output(plain)), (x, plain, swapped),
-                        (x, plain, found), (x2, made, output(made))]:
-        f = theano.function([v], [out] + gradients(out, v, net), mode=MODE)
-        values.append(f(X))
-    true, *guided, expected = values
+    true, *guided, expected = values(
+        shape, (x, plain, output(plain)), (x, plain, swapped),
+        (x, plain, found), (x2, made, output(made)))
     for got in guided:
         assert_close(got, expected)
     assert_close(true[:1], expected[:1])
     assert differ(true[1:2], expected[1:2])
-
-
-def test_embedding():
-    """Integers come in: the map is that of the vectors looked up."""
-    nets = []
-    for f in rectify, guided_relu:
-        lasagne.random.set_rng(np.random.RandomState(0))
-        x = T.imatrix('x')
-        net = L.EmbeddingLayer(L.InputLayer((2, 4), x), 9, 5)
-        nets.append((x, L.DenseLayer(L.DenseLayer(net, 7, nonlinearity=f), 3,
-                                     nonlinearity=None)))
-    (x, plain), (x2, made) = nets
-    with modified(plain, GuidedBackprop):
-        swapped = output(plain)
-    found, _ = override_in(output(plain), GuidedBackprop)
-    X = np.int32([[0, 1, 8, 1], [3, 3, 5, 0]])
-    signs = np.float64([[1, -2, 3], [-1, 2, -3]])
-    W = L.get_all_params(plain)[0]
-    true, *guided, expected = [
-        theano.function([v], theano.grad((out * signs).sum(), w), mode=MODE)(X)
-        for v, w, out in [(x, W, output(plain)), (x, W, swapped),
-                          (x, W, found),
-                          (x2, L.get_all_params(made)[0], output(made))]]
-    assert_close(guided, [expected] * 2)
-    assert differ([true], [expected])
 
 
 # Lasagne 0.1 has neither of these.
@@ -237,11 +213,9 @@ if hasattr(L, 'InverseLayer'):
         (x, plain), (x2, made) = copies(ROWS, build)
         with modified(plain, GuidedBackprop):
             swapped = output(plain)
-        X = np.random.RandomState(5).randn(*ROWS)
-        true, got, expected = [
-            theano.function([v], [out] + gradients(out, v, net), mode=MODE)(X)
-            for v, net, out in [(x, plain, output(plain)), (x, plain, swapped),
-                                (x2, made, output(made))]]
+        true, got, expected = values(
+            ROWS, (x, plain, output(plain)), (x, plain, swapped),
+            (x2, made, output(made)))
         assert_close(got, expected)
         assert differ(true[:1], got[:1])
         with pytest.raises(ValueError, match='gradient'):

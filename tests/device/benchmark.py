@@ -10,15 +10,18 @@ take turns, there and back. To see how far the maps are from those of the
 processor, run it there first, with THEANO_FLAGS=device=cpu,floatX=float32 and
 ``--save FILE``, then on the device with ``--compare FILE``.
 """
-import argparse
 import os
 import sys
 import time
+from functools import partial
 
 import gradmod  # before Theano and Lasagne
 from gradmod import lrp
 
 import numpy as np
+
+from . import graphs
+from ..benchmarks import sides
 
 sys.path.append(os.path.join(os.path.dirname(__file__), '../../examples'))
 
@@ -33,27 +36,8 @@ WAYS = {
 }
 
 
-def transfers(f):
-    return sum(gradmod.device.is_transfer(n.op)
-               for n in f.function.maker.fgraph.apply_nodes)
-
-
-def timings(functions, images, rounds):
-    """The times of each way in seconds, but for those of a first round."""
-    seconds = {way: [] for way in functions}
-    for round in range(rounds + 1):
-        for way in list(functions)[::1 if round % 2 else -1]:
-            start = time.perf_counter()
-            functions[way](images, batch_size=len(images))
-            if round:
-                seconds[way].append(time.perf_counter() - start)
-    return seconds
-
-
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = sides.parser(__doc__)
     add = parser.add_argument
     add('weights', metavar='PATH', help='see examples/cifar_resnet.py')
     add('--batch', type=int, nargs='+', default=[64], metavar='N')
@@ -67,10 +51,11 @@ def main():
     functions = {}
     for way, (rule, method) in WAYS.items():
         start = time.perf_counter()
-        functions[way] = gradmod.compile_saliency_function(
+        f = functions[way] = gradmod.compile_saliency_function(
             network, rule, method=method)
         print(f'{way}: {time.perf_counter() - start:.0f} s to compile, '
-              f'{transfers(functions[way])} transfers', flush=True)
+              f'{sum(graphs.transfers(f.function).values())} transfers',
+              flush=True)
     images = np.random.RandomState(0).normal(
         size=(max(args.batch), 3, 32, 32)).astype('float32')
     maps = {way: f(images[:64]) for way, f in functions.items()}
@@ -84,13 +69,15 @@ def main():
                       'the largest value '
                       f'{error / abs(expected[way]).max():.1e}')
     for n in args.batch if args.rounds else []:
-        seconds = timings(functions, images[:n], args.rounds)
+        calls = {way: partial(f, images[:n], batch_size=n)
+                 for way, f in functions.items()}
+        seconds = {way: values[1:] for way, values in sides.timings(
+            calls, args.rounds + 1).items()}  # the first warms up
         print(f'\nbatch {n}, {args.rounds} rounds: median (quartiles)')
         for way, values in seconds.items():
             low, middle, high = np.percentile(values, [25, 50, 75]) * 1000
             print(f'{way:15} {middle:7.1f} ms ({low:.1f} to {high:.1f}), '
-                  f'{middle / np.median(seconds["plain"]) / 1000:.3f} of plain',
-                  flush=True)
+                  f'{middle / np.median(seconds["plain"]) / 1000:.3f} of plain')
 
 
 if __name__ == '__main__':

@@ -100,24 +100,3 @@ def cpu(child, tmpdir_factory):
         with open(path, 'rb') as f:
             return pickle.load(f)
     return results
-
-
-@pytest.fixture
-def report(record_property):
-    """A function that adds a line to what is printed after the tests."""
-    return functools.partial(record_property, 'device')
-
-
-def pytest_terminal_summary(terminalreporter):
-    lines = [line for reports in terminalreporter.stats.values()
-             for test in reports if getattr(test, 'when', None) == 'call'
-             for name, line in test.user_properties if name == 'device']
-    gpuarray = sys.modules.get('theano.gpuarray')
-    if lines and gpuarray and gpuarray.pygpu_activated:
-        terminalreporter.section('devices')
-        for name in gpuarray.type.list_contexts():
-            context = gpuarray.type.get_context(name)
-            terminalreporter.write_line('%s: %s, %s' % (
-                name, context.dev, context.devname))
-        for line in lines:
-            terminalreporter.write_line(line)

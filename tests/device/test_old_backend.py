@@ -6,7 +6,6 @@ need Theano 0.9.0, which needs Python 3.6:
 
     THEANO_FLAGS=device=cpu python3.6 -m pytest tests/device/test_old_backend.py
 """
-import numpy as np
 import pytest
 import theano
 import theano.sparse
@@ -39,15 +38,19 @@ def enabled(monkeypatch):
                         raising=False)
 
 
+def rule_ops(rule, x):
+    rule(x)
+    return rule.ops
+
+
+def ops_between(x, y):
+    return [n.op for n in theano.gof.graph.io_toposort([x], [y])]
+
+
 def test_inactive_back_end_moves_nothing():
     x = T.fmatrix()
     assert move_to_device(x) is x
     assert list(rule_ops(GuidedBackprop(relu), x)) == [x.type]
-
-
-def rule_ops(rule, x):
-    rule(x)
-    return rule.ops
 
 
 def test_moves_float32(enabled):
@@ -85,8 +88,7 @@ def test_gradient_of_a_device_variable(enabled):
     x = MATRIX('x')
     gradient = theano.grad((GuidedBackprop(relu)(x) * T.fmatrix()).sum(), x)
     assert gradient.type == MATRIX
-    ops = [n.op for n in theano.gof.graph.io_toposort([x], [gradient])]
-    assert guided_rectifier in ops
+    assert guided_rectifier in ops_between(x, gradient)
 
 
 def test_float64_stays_on_the_host(enabled):
@@ -110,12 +112,11 @@ def test_clone(enabled):
 def test_expansion_leaves_device_types(enabled):
     x = MATRIX('x')
     y = GuidedBackprop(relu)(x)
-    (op,) = [n.op for n in theano.gof.graph.io_toposort([x], [y])
-             if isinstance(n.op, GradientOverrideOp)]
+    (op,) = [op for op in ops_between(x, y)
+             if isinstance(op, GradientOverrideOp)]
     (new,) = expand_gradient_override.transform(op(x).owner)
     assert new.type == MATRIX
-    names = [type(n.op).__name__
-             for n in theano.gof.graph.io_toposort([x], [new])]
+    names = [type(op).__name__ for op in ops_between(x, new)]
     assert 'GradientOverrideOp' not in names
     assert names[0] == 'HostFromGpu' and names[-1] == 'GpuFromHost'
 
@@ -129,7 +130,7 @@ def test_shape_checks_on_the_device(enabled):
     x = MATRIX('x')
     gradient = theano.grad(Rows(relu)(x).sum(), x)
     assert gradient.type == MATRIX
-    ops = [n.op for n in theano.gof.graph.io_toposort([x], [gradient])]
-    assert [op for op in ops if isinstance(op, theano.tensor.opt.Assert)]
-    assert np.all([v.type == MATRIX for v in Rows(relu)._make_op((MATRIX,))
-                   .gradients])
+    assert [op for op in ops_between(x, gradient)
+            if isinstance(op, theano.tensor.opt.Assert)]
+    (checked,) = Rows(relu)._make_op((MATRIX,)).gradients
+    assert checked.type == MATRIX

@@ -12,7 +12,6 @@ import argparse
 import ast
 import contextlib
 import gc
-import glob
 import hashlib
 import itertools
 import json
@@ -24,39 +23,31 @@ import signal
 import sys
 import time
 import types
+from pathlib import Path
 
 from equivalent import reason, stale
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
 
-# By module, the tests that have to kill its mutants.
-TESTS = {
+# By module, the tests that have to kill its mutants, if not its own alone.
+TESTS = {name: [name] for name in (
+    'device', 'check', 'network', 'lrp', 'pattern', 'cam', 'deeplift', 'logits',
+    'methods', 'sanity', 'plot')}
+TESTS.update({
     'base': ['base', 'expression'],
     'errors': ['errors', 'base', 'network'],
     'graphs': ['graphs', 'op', 'base', 'expression'],
-    'report': ['network', 'expression'],
+    'report': ['network', 'expression', 'pattern'],
     'op': ['op', 'base'],
     'compat': ['compat', 'main'],
     'rectifiers': ['rules'],
-    'device': ['device'],
     'rules': ['rules', 'field_rules'],
-    'check': ['check'],
     'matching': ['matching', 'expression'],
     'expression': ['expression', 'matching'],
-    'network': ['network'],
-    'lrp': ['lrp'],
-    'pattern': ['pattern'],
-    'cam': ['cam'],
-    'deeplift': ['deeplift'],
-    'logits': ['logits'],
     'score': ['score', 'saliency', 'methods', 'cam'],
-    'methods': ['methods'],
     'saliency': ['saliency', 'score'],
-    'sanity': ['sanity'],
-    'plot': ['plot'],
-    'doctor': ['main'],
-}
+    'doctor': ['main']})
 
 # These need a C++ compiler. All else is quicker without one: each process would
 # compile anew some of what it runs.
@@ -182,7 +173,7 @@ class Worker:
     def __init__(self, scratch, module, seconds):
         self.module, self.scratch, self.seconds = module, scratch, seconds
         self.copy = os.path.join(scratch, 'copy-' + module)
-        self.path = os.path.join(self.copy, 'gradmod', module + '.py')
+        self.path = Path(self.copy, 'gradmod', module + '.py')
         self.log = os.path.join(scratch, module + '.log')
         shutil.rmtree(self.copy, ignore_errors=True)
         for name in ('gradmod', 'tests', 'examples'):
@@ -191,15 +182,11 @@ class Worker:
                             ignore=shutil.ignore_patterns('__pycache__'))
         for name in ('setup.py', 'README.md'):
             shutil.copy(os.path.join(ROOT, name), self.copy)
-        with open(self.path, encoding='utf-8') as f:
-            self.source = f.read()
-        self.files = [path for path in (
-            os.path.join('tests', 'test_%s.py' % name)
-            for name in TESTS[module])
-            if os.path.exists(os.path.join(self.copy, path))]
+        self.source = self.path.read_text('utf-8')
+        self.files = [f'tests/test_{name}.py' for name in TESTS[module]]
         os.chdir(self.copy)
         self.digest = hashlib.sha1((self.source + ''.join(
-            open(path, encoding='utf-8').read()
+            Path(path).read_text('utf-8')
             for path in self.files)).encode()).hexdigest()
         sys.path.insert(0, self.copy)
         if module not in COMPILED:
@@ -221,12 +208,13 @@ class Worker:
         gc.freeze()  # as nothing of this goes
 
     def fork(self, run, seconds):
-        """The exit status of `run` in a fork; None if it takes longer."""
+        """The exit status of `run` in a fork; -SIGALRM if it takes longer."""
         pid = os.fork()
         if pid == 0:
             status = 70
             try:
                 os.setpgid(0, 0)
+                signal.alarm(int(seconds) + 1)
                 log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 for fd in (1, 2):
                     os.dup2(log, fd)
@@ -237,21 +225,13 @@ class Worker:
             finally:
                 sys.stdout.flush()
                 os._exit(status)
-        end, pause = time.time() + seconds, .002
         try:
-            while time.time() < end:
-                done, status = os.waitpid(pid, os.WNOHANG)
-                if done:
-                    return (os.WEXITSTATUS(status) if os.WIFEXITED(status)
-                            else -os.WTERMSIG(status))
-                time.sleep(pause)
-                pause = min(.05, pause * 1.2)
-            return None
-        finally:
+            _, status = os.waitpid(pid, 0)
+            return (os.WEXITSTATUS(status) if os.WIFEXITED(status)
+                    else -os.WTERMSIG(status))
+        finally:  # and what it has started
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
 
     def test(self, files, plugin, *options):
         if 'gradmod.compat' in sys.modules:
@@ -260,31 +240,32 @@ class Worker:
         import pytest
         return int(pytest.main(
             ['-q', '-p', 'no:cacheprovider', '--assert', 'plain',
-             '--rootdir', self.copy]
-            + list(options) + files, plugins=[plugin]))
+             '--rootdir', self.copy, *options, *files], plugins=[plugin]))
 
     def survey(self):
         """By line, the tests that run it; by test, its seconds."""
+        path = os.path.join(self.scratch, self.module + '.survey')
+
         def run():
             from coverage import Coverage
-            coverage = Coverage(data_file=None, include=[self.path])
+            coverage = Coverage(data_file=None, include=[str(self.path)])
             survey = Survey(coverage)
             coverage.start()
             status = self.test(self.files, survey)
             coverage.stop()
-            lines = coverage.get_data().contexts_by_lineno(self.path)
-            with open(os.path.join(self.scratch, self.module + '.survey'),
-                      'wb') as f:
+            lines = coverage.get_data().contexts_by_lineno(str(self.path))
+            with open(path, 'wb') as f:
                 pickle.dump((self.digest, status, lines, survey.seconds,
                              survey.processes, survey.failed), f)
             return status
 
-        path = os.path.join(self.scratch, self.module + '.survey')
-        if not self.surveyed(path):
+        def found():
+            with open(path, 'rb') as f:
+                return pickle.load(f)
+        if not os.path.exists(path) or found()[0] != self.digest:
             for _ in range(2 if self.module in COMPILED else 1):
                 self.fork(run, 3600)  # with all that can be compiled in place
-        with open(path, 'rb') as f:
-            _, status, lines, seconds, processes, failed = pickle.load(f)
+        _, status, lines, seconds, processes, failed = found()
         if status not in (0, 1) or len(failed) > len(seconds) / 5:
             sys.exit('%s: without a mutant, the tests fail: see %s' % (
                 self.module, self.log))
@@ -294,12 +275,6 @@ class Worker:
             seconds.pop(name, None)
         return lines, seconds, processes
 
-    def surveyed(self, path):
-        if not os.path.exists(path):
-            return False
-        with open(path, 'rb') as f:
-            return pickle.load(f)[0] == self.digest
-
     def run(self):
         os.environ['PYTEST_DISABLE_PLUGIN_AUTOLOAD'] = '1'
         os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
@@ -307,17 +282,13 @@ class Worker:
         lines, seconds, processes = self.survey()
         sys.dont_write_bytecode = True
         os.environ['PYTHONDONTWRITEBYTECODE'] = '1'
-        for path in glob.glob(os.path.join(
-                self.copy, 'gradmod', '__pycache__', self.module + '.*')):
-            os.remove(path)
+        for path in self.path.parent.glob(f'__pycache__/{self.module}.*'):
+            path.unlink()
         if self.outcome(self.source, seconds, seconds) != 'survived':
             sys.exit('%s: what is no mutant is killed: see %s' % (
                 self.module, self.log))
         results = os.path.join(self.scratch, self.module + '.jsonl')
-        old = {}
-        if os.path.exists(results):
-            with open(results) as f:
-                old = dict((r['key'], r) for r in map(json.loads, f))
+        old = records(results)
         with open(results, 'a') as f:
             for key, name, first, last, mutated in mutants(self.source):
                 if key in old and (
@@ -354,18 +325,24 @@ class Worker:
         def run():
             signal.setitimer(signal.ITIMER_PROF, 10)  # for the import
             return self.test(files, Selection(chosen), '-x')
-        with open(self.path, 'w', encoding='utf-8') as f:
-            f.write(mutated)
+        self.path.write_text(mutated, 'utf-8')
         try:
             for _ in range(2):
                 status = self.fork(run, 30 + 10 * total)
-                if status not in (None, -signal.SIGPROF):
+                if status not in (-signal.SIGALRM, -signal.SIGPROF):
                     # 5: the tests are no longer there
                     return 'survived' if status in (0, 5) else 'killed'
             return 'timeout'
         finally:
-            with open(self.path, 'w', encoding='utf-8') as f:
-                f.write(self.source)
+            self.path.write_text(self.source, 'utf-8')
+
+
+def records(path):
+    """The last result of each mutant, by its key."""
+    if not os.path.exists(path):
+        return {}
+    with open(path) as f:
+        return {r['key']: r for r in map(json.loads, f)}
 
 
 def diff(before, after):
@@ -384,10 +361,7 @@ def summary(scratch, modules):
     from collections import Counter
     total = Counter()
     for module in modules:
-        path = os.path.join(scratch, module + '.jsonl')
-        with open(os.path.join(ROOT, 'gradmod', module + '.py'),
-                  encoding='utf-8') as f:
-            source = f.read()
+        source = Path(ROOT, 'gradmod', module + '.py').read_text('utf-8')
         now, changes = {}, []
         for key, _, _, _, mutated in mutants(source):
             now[key] = known(module, source, mutated)
@@ -395,10 +369,7 @@ def summary(scratch, modules):
         for line in stale(module, changes):
             print('%s: equivalent.py names what is no mutant: %s' % (
                 module, line))
-        last = {}
-        if os.path.exists(path):
-            with open(path) as f:
-                last = dict((r['key'], r) for r in map(json.loads, f))
+        last = records(os.path.join(scratch, module + '.jsonl'))
         rows = [last[key] for key in now if key in last]
         for r in rows:
             if r['outcome'] == 'survived' and now[r['key']]:
