@@ -65,8 +65,9 @@ def gradcam_plus_plus(score, x, data_format=None, resize=True):
     """Grad-CAM++: w_c is the sum of a relu(g) over the pixels, for g = dS/dA_c.
 
     a = g^2 / (2 g^2 + g^3 sum A_c), with the sum over the pixels [1]_: a relu(g)
-    is computed as relu(g) / (2 + relu(g) sum A_c). Of several objects of a class,
-    Grad-CAM weights the large ones more; here each pixel counts alike.
+    is computed as relu(g) / (2 + relu(g) sum A_c), and is 0 where that has no
+    value. Of several objects of a class, Grad-CAM weights the large ones more;
+    here each pixel counts alike.
 
     Parameters
     ----------
@@ -88,7 +89,8 @@ def gradcam_plus_plus(score, x, data_format=None, resize=True):
     def weights(A, pixels):
         r = T.nnet.relu(_gradient(score, x))
         below = 2 + r * A.sum(axis=pixels, keepdims=True)
-        return (r / below).sum(axis=pixels, keepdims=True)
+        return T.switch(T.eq(below, 0), 0, r / below).sum(
+            axis=pixels, keepdims=True)
     return _cam(score, x, data_format, resize, weights)
 
 

@@ -197,10 +197,10 @@ def test_gradcam_of_such_a_layer_at_its_own_size():
                                A.eval({x: images}).sum(axis=1))
 
 
-def test_grad_cam_plus_plus_where_nothing_depends_on_a_pixel():
+def test_grad_cam_plus_plus_where_a_denominator_is_zero():
     x = T.dtensor4('x')
     image = np.arange(8.).reshape(1, 2, 2, 2) + 1
-    image[0, 1, 1] = -7, -6  # 2 g^2 + g^3 times the sum is 0 for g = 1
+    image[0, 1, 1] = -7, -6  # 2 + g times the sum is 0 for g = 1
     K = np.array([[[0, 2.], [0, -1]], [[0, 1], [0, 0]]])
     A = x * 1
     f = at(A, (A * K).sum(axis=(1, 2, 3)), x, 'gradcam_plus_plus')

@@ -24,8 +24,6 @@ import subprocess
 import sys
 import time
 
-from sides import environment, parser, peak
-
 NETWORKS = (['mlp-%d' % d for d in (10, 50, 100, 200)] +
             ['resnet-%d' % n for n in (1, 3, 5, 9)] +
             ['elementwise-30', 'elementwise-100', 'scaled-30', 'lstm-1'])
@@ -165,6 +163,7 @@ def compile_once(network, way, weights):
 
 def child_compile(network, ways, weights, rounds):
     """Seconds to build and compile, and the process's peak memory in MB."""
+    from sides import peak
     seconds = []
     for _ in range(rounds + 1):
         function, value, duration = compile_once(network, *ways, weights)
@@ -217,7 +216,8 @@ def call(args, kind, network, ways, rounds, limit=3600):
     # keep what is freed: to fetch it anew is a tenth of a call
     more = dict.fromkeys(['MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_']
                          if kind == 'run' else [], '4000000000')
-    env = environment(flags, **more)
+    import sides
+    env = sides.environment(flags, **more)
     try:
         out = subprocess.run(command, stdout=subprocess.PIPE,
                              stderr=subprocess.DEVNULL, timeout=limit, env=env,
@@ -321,7 +321,8 @@ def plot(results, path):
 
 
 def main():
-    parse = parser(__doc__)
+    import sides
+    parse = sides.parser(__doc__)
     add = parse.add_argument
     add('--only', metavar='NAME', nargs='+', default=NETWORKS,
         choices=NETWORKS, help='of: ' + ' '.join(NETWORKS))
