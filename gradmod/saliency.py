@@ -301,7 +301,7 @@ def compile_saliency_function(network, rule=None, target=None,
         raise TypeError('expected the target to give one score for each sample, '
                         'such as z[:, 2], got one for the whole batch: maps '
                         'would depend on its size')
-    _warn_of_graph(score, givens)
+    _warn_of_graph(score, givens, stacklevel=4)  # one more, of the decorator
     maps, errors = _explain(score, target, method, layer, reduce, options)
     details = {'scores': score.value}
     if takes_classes:
@@ -353,20 +353,20 @@ def _above(outputs, inputs, givens):
     return (v for v in walk(outputs, parents) if v not in givens)
 
 
-def _warn_of_graph(score, givens):
+def _warn_of_graph(score, givens, stacklevel=3):
     """Warn, once, of draws and of a gradient that nothing calls."""
     for v in _above([score.value], [], givens):
         op = v.owner and v.owner.op
         if isinstance(op, OpFromGraph) and 'grad' in vars(op):
             warnings.warn(f'{op}.grad was assigned, which Theano 1.0 ignores: '
                           'its true gradient is used. Derive the rule from '
-                          'gradmod.ModifiedBackprop', stacklevel=3)
+                          'gradmod.ModifiedBackprop', stacklevel=stacklevel)
             return
         if any(getattr(i, 'default_update', None) for i in inputs_of(v)):
             warnings.warn(f'the output depends on random draws, of {op}: maps '
                           'differ from call to call. Build the network with '
                           'deterministic=True, or say what is drawn by givens',
-                          stacklevel=3)
+                          stacklevel=stacklevel)
             return
 
 
