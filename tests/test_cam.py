@@ -251,6 +251,8 @@ def test_the_last_layer_with_pixels_is_the_default():
     assert Score(states[-1].sum(axis=2), input_var=x).layer is A
     z = A.sum(axis=(2, 3)) ** 2
     assert Score(z, input_var=x).layer is A
+    last = A.dimshuffle(0, 2, 3, 1) * 2
+    assert Score(last.sum(axis=(1, 2)), input_var=x).layer is last
     # below a rule, the layer that its function makes
     ruled = Score(z, GuidedBackprop, input_var=x)
     assert ruled.layer is not A and ruled.layer_name == str(A)

@@ -46,7 +46,7 @@ TESTS.update({
     'matching': ['matching', 'expression'],
     'expression': ['expression', 'matching'],
     'score': ['score', 'saliency', 'methods', 'cam'],
-    'saliency': ['saliency', 'score'],
+    'saliency': ['saliency', 'score', 'methods'],
     'doctor': ['main']})
 
 # These need a C++ compiler. All else is quicker without one: each process would
