@@ -51,7 +51,7 @@ TESTS.update({
 
 # These need a C++ compiler. All else is quicker without one: each process would
 # compile anew some of what it runs.
-COMPILED = {'compat', 'rectifiers', 'rules', 'lrp', 'doctor'}
+COMPILED = {'compat', 'rectifiers', 'rules', 'lrp', 'pattern', 'doctor'}
 
 # Of cosmic-ray's operators, those used: each arithmetic operator becomes one
 # other (of a string's % that shows whether a test reads the message), each
