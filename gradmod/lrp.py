@@ -45,7 +45,7 @@ import numpy as np
 import theano
 import theano.tensor as T
 
-from ._theano import Constant, TensorVariable
+from ._theano import Constant, Variable
 from .base import ModifiedBackprop
 from .device import is_transfer
 from .errors import describe, name_of, perhaps
@@ -85,6 +85,14 @@ MINUS = (positive, negative, negative), (negative, positive, zero)
 
 # Rules.
 
+def check(holds, expected, *values):
+    """Refuse numbers for which it does not hold; nobody knows of variables."""
+    if not any(isinstance(v, Variable) for v in values) and not np.all(
+            holds(*map(np.asarray, values))):
+        raise ValueError(f'expected {expected}, got '
+                         + ' and '.join(map(str, values)))
+
+
 class Rule(ModifiedBackprop):
     """Base of the rules for layers. Subclasses define `relevance`.
 
@@ -92,6 +100,12 @@ class Rule(ModifiedBackprop):
     ----------
     stabilizer : float or scalar variable, optional
         eps.
+
+    Raises
+    ------
+    ValueError
+        If a parameter, of this or another rule, is a number that makes no
+        sense: a stabilizer, epsilon or gamma below 0, low above high.
 
     Examples
     --------
@@ -109,6 +123,7 @@ class Rule(ModifiedBackprop):
 
     def __init__(self, stabilizer=1e-6):
         super().__init__(same)
+        check(lambda v: v >= 0, 'a stabilizer not below 0', stabilizer)
         self.stabilizer = stabilizer
 
     def __repr__(self):
@@ -258,11 +273,9 @@ class AlphaBeta(Rule):
 
     def __init__(self, alpha=2., beta=1., stabilizer=1e-6):
         super().__init__(stabilizer)
+        check(lambda a, b: a >= 0 <= b and abs(a - b - 1) < 1e-9,
+              'alpha - beta = 1 and neither below 0', alpha, beta)
         self.alpha, self.beta = alpha, beta
-        if not any(isinstance(v, TensorVariable) for v in (alpha, beta)) and (
-                min(alpha, beta) < 0 or abs(alpha - beta - 1) > 1e-9):
-            raise ValueError('expected alpha - beta = 1 and neither below 0, '
-                             f'got alpha={alpha}, beta={beta}')
 
     def relevance(self, r, z, share):
         return (like(r, self.alpha) * share(r, *PLUS)
@@ -293,6 +306,7 @@ class Gamma(Rule):
 
     def __init__(self, gamma=.25, stabilizer=1e-6):
         super().__init__(stabilizer)
+        check(lambda v: v >= 0, 'gamma not below 0', gamma)
         self.gamma = gamma
 
     def relevance(self, r, z, share):
@@ -370,6 +384,7 @@ class ZBox(Rule):
 
     def __init__(self, low, high, stabilizer=1e-6):
         super().__init__(stabilizer)
+        check(np.less_equal, 'low not above high', low, high)
         self.low, self.high = low, high
 
     def relevance(self, r, z, share):
@@ -574,6 +589,8 @@ class Composite:
 
     Raises
     ------
+    TypeError
+        When applied: if what `rules` has for a layer is no rule.
     ValueError
         When applied: if `rules` names a layer that is not there, or if there
         are layers without a rule. At get_output: if batch normalization
@@ -636,6 +653,9 @@ class Composite:
                     self.rule_for(here, names[here]))
             if not rule:
                 refused.append(name)
+            elif not isinstance(rule, ModifiedBackprop):
+                raise TypeError(f'{name}: expected a rule, such as lrp.ZPlus(), '
+                                f'got {describe(rule)}')
             elif isinstance(rule, Gradient) and not linear(here):
                 rows.append((Place(layer, name, None, None, None),
                              'its gradient'))

@@ -540,6 +540,19 @@ def test_alpha_and_beta_and_defaults():
             lrp.AlphaBeta(alpha, beta)
     for alpha in 1, theano.shared(1.):
         lrp.AlphaBeta(alpha, 0)
+    for rule, values, says in [
+            (lrp.Epsilon, (-1,), 'a stabilizer not below 0, got -1'),
+            (lrp.Epsilon, (np.nan,), 'a stabilizer not below 0'),
+            (lrp.ZPlus, (-1e-9,), 'a stabilizer not below 0'),
+            (lrp.Gamma, (-.1,), 'gamma not below 0, got -0.1'),
+            (lrp.ZBox, ([0, 2], 1), r'low not above high, got \[0, 2\] and 1')]:
+        with pytest.raises(ValueError, match=says):
+            rule(*values)
+    lrp.ZBox([0, 1], 1), lrp.Gamma(0, 0)
+    net = L.DenseLayer(L.InputLayer((None, 2)), 2, name='dense')
+    for wrong in lrp.ZPlus, 'zplus':
+        with pytest.raises(TypeError, match='dense: expected a rule, such as'):
+            modified(net, lrp.Composite({'dense': wrong}))
     assert repr(lrp.AlphaBeta()) == 'AlphaBeta(alpha=2.0, beta=1.0)'
     assert repr(dict(lrp.Composite({}).rules)[lrp.summing]) == 'Norm()'
 
