@@ -93,8 +93,7 @@ class ModifiedBackprop:
     def __init__(self, nonlinearity):
         if not callable(nonlinearity):
             raise TypeError(
-                f'{type(self).__name__}: expected a function such as '
-                'lasagne.nonlinearities.rectify, got '
+                f'{type(self).__name__}: expected a function such as rectify, got '
                 f'{describe(nonlinearity)}{self._right_call(nonlinearity)}')
         self.nonlinearity = nonlinearity
         self.ops = {}
@@ -160,8 +159,7 @@ class ModifiedBackprop:
         """
         raise NotImplementedError(
             f'{type(self).__name__} does not say what gradient to use: define '
-            'grad(self, inputs, out_grads), which returns a tuple with the '
-            'gradient with respect to each input')
+            'grad(self, inputs, out_grads), which returns one for each input')
 
     def __call__(self, *inputs):
         """Apply the nonlinearity.
@@ -321,8 +319,8 @@ def check_rule(rule, function=True):
     """
     kind = rule if isinstance(rule, type) else type(rule)
     if hasattr(kind, 'plan') or hasattr(kind, 'of_layers'):
-        raise TypeError(f'{kind.__name__} is for layers: pass their network, and '
-                        "lrp.EpsilonPlus() or lrp.Composite({'a': lrp.ZPlus()})")
+        raise TypeError(f'{kind.__name__} is for layers: pass their network and, '
+                        'as an object, lrp.EpsilonPlus() or lrp.Composite(...)')
     has_gradient = hasattr(kind, 'grad') or hasattr(kind, 'L_op')
     if not (issubclass(kind, ModifiedBackprop) or
             function and callable(rule) and not has_gradient):

@@ -8,6 +8,7 @@ from .base import ModifiedBackprop
 from .errors import is_float_tensor
 from .graphs import conform, graft, nodes_below
 from .methods import as_list, each, from_baseline, gradient
+from .op import GradientOverrideOp
 from .rules import like
 
 LINEAR = scalar.Add, scalar.Sub, scalar.Neg, scalar.Cast, scalar.Identity
@@ -143,12 +144,13 @@ def _with_rules(z, x, points, fixed):
                if v in root and root[node.outputs[0]] is not root[v]} | {z}
     new = {v: v for v in x + fixed}
     for node in order:
-        if isinstance(node.op, Scan):
-            raise ValueError('deeplift: the network has a loop (theano.scan), '
-                             'whose values for the baseline are not known')
+        if isinstance(node.op, (Scan, GradientOverrideOp)):
+            raise ValueError('deeplift: the network has a loop (theano.scan) or '
+                             f'another rule, {node.op}')
         v, rule = node.outputs[0], Rescale
         r = root[v]
-        if _is_maximum(node.op):
+        if isinstance(node.op, T.MaxAndArgmax) or (
+                type(node.op).__name__ == 'Pool' and node.op.mode == 'max'):
             rule, r = RescaleMaximum, node.inputs[0]
         elif v not in curved:
             continue
@@ -158,11 +160,6 @@ def _with_rules(z, x, points, fixed):
             (at,) = graft([r], new)
             new[v] = conform(rule(nonlinearity, points)(at), v.type)
     return graft([z], new)[0]
-
-
-def _is_maximum(op):
-    return (isinstance(op, T.MaxAndArgmax)
-            or type(op).__name__ == 'Pool' and op.mode == 'max')
 
 
 def _is_linear(op, used):

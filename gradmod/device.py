@@ -70,9 +70,8 @@ def _to_gpuarray(x, gpuarray):
     known = list(gpuarray.type.list_contexts())
     if context not in known:
         raise RuntimeError(
-            f'{x} belongs on the GPU context {context!r}, which is not '
-            f'initialised; there are {known}. See the Theano flags device '
-            'and contexts.')
+            f'{x} belongs on the GPU context {context!r}, which is not among '
+            f'{known}: see the Theano flags device and contexts')
     return gpuarray.basic_ops.GpuFromHost(context)(x)
 
 

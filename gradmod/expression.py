@@ -158,17 +158,14 @@ def override_in(outputs, rule, match=None, select=None):
     if relatives and match is select is None:
         warnings.warn(
             f'override_in leaves alone what is no ReLU: {_counts(relatives)}. '
-            'Apply GuidedGradient(f) to include a function f of these; pass '
-            'what override_in returns with match=gradmod.RECTIFIERS to leave '
-            'them alone', stacklevel=2)
+            'To include a function f of these, apply GuidedGradient(f) as well: by '
+            'names of layers, or to what is returned here', stacklevel=2)
     told = match or select or isinstance(rule, ModifiedBackprop)
     hidden = '' if told else _hidden(outputs)
     if hidden:
         warnings.warn(
-            f'override_in leaves alone the rectifiers inside of {hidden}. Put '
-            'no other rule (or OpFromGraph) there to include them; pass what '
-            'override_in returns with match=gradmod.RECTIFIERS to leave them '
-            'alone', stacklevel=2)
+            f'override_in leaves alone the rectifiers inside of {hidden}: put no '
+            'other rule (or OpFromGraph) there to include them', stacklevel=2)
     new = _rebuild(outputs, chosen, rule)
     report = Report(HEADINGS, [
         (chosen[m.output][0], None) if m.output in chosen else
@@ -232,7 +229,7 @@ def _what_is_there(outputs, matches):
         return f'{_counts(matches)}, all refused by select'
     others, _ = _find(outputs, Matcher(list(RECTIFIERS.items()), outputs))
     for is_relative, advice in (
-            (False, 'perhaps you meant match=gradmod.RECTIFIERS'),
+            (False, 'perhaps you meant the class, GuidedBackprop, as the rule'),
             (True, 'put a rule around the function, as GuidedGradient(f)')):
         alike = [m for m, captured in others
                  if (captured is None) == is_relative]

@@ -18,6 +18,7 @@ RECTIFIERS = {
     '0.5 * (x + |x|)': lambda x: T.nnet.relu(x),
     '(x + |x|) / 2': lambda x: (x + abs(x)) / 2,
     'maximum(x, 0)': lambda x: T.maximum(x, 0),
+    '-minimum(-x, 0)': lambda x: -T.minimum(-x, 0),
     'switch(x > 0, x, 0)': lambda x: T.switch(x > 0, x, 0),
     'switch(x >= 0, x, 0)': lambda x: T.switch(x >= 0, x, 0),
     'switch(0 < x, x, 0)': lambda x: T.switch(T.lt(0, x), x, 0),

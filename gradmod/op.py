@@ -47,9 +47,8 @@ class GradientOverrideOp(OpFromGraph):
         for variable in walk([output] + gradients, parents):
             if getattr(variable, 'default_update', None) is not None:
                 raise ValueError(
-                    f'{name} draws random numbers ({variable} has an update). '
-                    'All uses of it would share one draw: draw outside, and '
-                    'let the function refer to the result.')
+                    f'{name} draws random numbers, one for all its uses: draw '
+                    f'outside, and let the function refer to {variable}')
         captured = captured_variables(inputs + [output_grad],
                                       [output] + gradients)
         older = [v for v in walk(captured, parents) if not parents(v)]

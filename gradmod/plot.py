@@ -396,8 +396,7 @@ def plot_words(words, saliency, labels=None, kind='signed', percentile=100,
         raise ValueError(
             f'plot_words: expected up to {ROWS} sentences, as many maps and '
             "labels, the kind 'signed' or 'absolute', and width above 0, got "
-            f'{len(words)}, {len(saliency)}, {len(labels)}, {kind!r} and '
-            f'{width!r}')
+            f'{(len(words), len(saliency), len(labels), kind, width)}')
     rows = []
     for i, (sentence, values) in enumerate(zip(words, saliency)):
         values = _real(f'plot_words: saliency[{i}]', values)
@@ -494,8 +493,7 @@ def _as_nhwc(name, array, data_format, like=None, space='HW',
         raise ValueError(
             f'{name}: expected {" or ".join(candidates)}, where C is '
             f'{" or ".join(map(str, sorted(channels or ["any"])))} and '
-            f'{", ".join("N" + space)} are {like or "any"}, got the shape '
-            f'{array.shape}')
+            f'{", ".join("N" + space)} are {like or "any"}, got {array.shape}')
     if data_format:
         views = {axes: view for axes, view in views.items()
                  if formats[axes] == data_format} or views

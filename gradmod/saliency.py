@@ -12,9 +12,11 @@ from theano.ifelse import IfElse
 
 from ._theano import DimShuffle, OpFromGraph, Variable
 from . import cam, deeplift, methods
-from .errors import check_count, describe, name_of
+from .base import is_composite
+from .errors import check_count, describe, name_of, perhaps
 from .graphs import flags, inputs_of, is_root, scalar_op, walk
 from .methods import as_list
+from .op import GradientOverrideOp
 from .report import progress_bar
 from .score import Score, as_classes, has_classes, is_word
 
@@ -38,7 +40,7 @@ def saliency_map(network, rule=None, target=None, method='gradient',
     rule : optional
         What the network's rectifiers are to be under. It goes onto the
         expression of the output: what `override_in` takes, and finds every
-        rectifier, however it was written. For a Lasagne network also a dict of
+        rectifier (`gradmod.RECTIFIERS`). For a Lasagne network also a dict of
         rules by layer, or a composite of `gradmod.lrp`: what `modified` takes.
         By default the network is taken as it is.
     target : optional
@@ -147,7 +149,7 @@ def saliency_map(network, rule=None, target=None, method='gradient',
     """
     score = Score(network, rule, 0 if is_word(target, 'all') else target,
                   input_var, wrt, layer, logits)
-    _warn_of_graph(score, {})
+    _warn_of_graph(score, method, {})
     maps, _ = _explain(score, target, method, layer, reduce, options)
     return _arranged(score, maps)
 
@@ -164,11 +166,11 @@ def _explain(score, target, method, layer, reduce, options):
     """A list of the maps, for the target 'all' with an axis of classes, and a
     list of the completeness error, if the method has one."""
     method = METHODS.get(method, method) if isinstance(method, str) else method
-    if not callable(method):
+    if not callable(method) or isinstance(method, type):
         raise ValueError(
-            f'expected method to be a function or one of {", ".join(METHODS)} '
-            '(guided backpropagation and DeconvNet are rules for these: '
-            f'rule=gradmod.GuidedBackprop), got {describe(method)}')
+            f'expected method to be a function or a name, got {describe(method)}: '
+            f'{perhaps(method, METHODS)} (guided backpropagation and DeconvNet '
+            'are rules for these: rule=gradmod.GuidedBackprop)')
     if (layer is not None and method in METHODS.values()
             and method not in cam.METHODS):
         raise ValueError('layer is for class activation maps: say wrt')
@@ -301,15 +303,14 @@ def compile_saliency_function(network, rule=None, target=None,
         raise TypeError('expected the target to give one score for each sample, '
                         'such as z[:, 2], got one for the whole batch: maps '
                         'would depend on its size')
-    _warn_of_graph(score, givens, stacklevel=4)  # one more, of the decorator
+    _warn_of_graph(score, method, givens, 4)  # one more, of the decorator
     maps, errors = _explain(score, target, method, layer, reduce, options)
     details = {'scores': score.value}
     if takes_classes:
         details.update(classes=score.classes, logits=score.z)
     elif is_word(target, 'all'):
         details.update(scores=score.z, logits=score.z)
-    for error in errors:
-        details['completeness_error'] = error
+    details.update({'completeness_error': error for error in errors})
     outputs = maps + list(details.values())
     others = [v for v in _above(outputs, inputs, givens)
               if is_root(v) and v not in inputs]
@@ -353,21 +354,28 @@ def _above(outputs, inputs, givens):
     return (v for v in walk(outputs, parents) if v not in givens)
 
 
-def _warn_of_graph(score, givens, stacklevel=3):
-    """Warn, once, of draws and of a gradient that nothing calls."""
+def _warn_of_graph(score, method, givens, stacklevel=3):
+    """Warn, once, of a map that is another than it may seem."""
+    method, said, overridden = METHODS.get(method, method), None, False
     for v in _above([score.value], [], givens):
         op = v.owner and v.owner.op
+        overridden |= isinstance(op, GradientOverrideOp)
         if isinstance(op, OpFromGraph) and 'grad' in vars(op):
-            warnings.warn(f'{op}.grad was assigned, which Theano 1.0 ignores: '
-                          'its true gradient is used. Derive the rule from '
-                          'gradmod.ModifiedBackprop', stacklevel=stacklevel)
-            return
+            said = (f'{op}.grad was assigned, which Theano 1.0 ignores: its true '
+                    'gradient is used. Derive the rule from '
+                    'gradmod.ModifiedBackprop')
         if any(getattr(i, 'default_update', None) for i in inputs_of(v)):
-            warnings.warn(f'the output depends on random draws, of {op}: maps '
-                          'differ from call to call. Build the network with '
-                          'deterministic=True, or say what is drawn by givens',
-                          stacklevel=stacklevel)
-            return
+            said = (f'the output depends on random draws, of {op}: maps differ '
+                    'from call to call. Build the network with '
+                    'deterministic=True, or say what is drawn by givens')
+    if method in METHODS.values() and is_composite(score.rule) != (
+            method is methods.relevance) and (
+                score.rule is not None or not overridden):
+        said = ("method='relevance' and a composite such as "
+                'rule=gradmod.lrp.EpsilonPlus() go together: either without the '
+                'other has no relevance')
+    if said:
+        warnings.warn(said, stacklevel=stacklevel)
 
 
 Input = namedtuple('Input', 'name dtype shape')
@@ -471,7 +479,7 @@ class SaliencyFunction:
             The maps, of the shape and dtype of `images` (in the dtype of the
             network's input); for the target 'all' of shape (n, classes, ...).
             `out`, if given. Those of several inputs in the form of `images`,
-            with None for integers; those of a list in `wrt` in a list.
+            with None for integers.
 
         Raises
         ------
@@ -545,18 +553,15 @@ class SaliencyFunction:
         if zero or not_finite:
             warnings.warn(
                 f'of {count} maps {zero} are zero everywhere and {not_finite} '
-                'are not finite. The score may be saturated: explain the '
-                'logits. Or a rule lets nothing pass, as DeconvNet where all '
-                'gradients of a layer are negative: compare with rule=None. Or '
-                'all is well: nothing speaks for the class (Grad-CAM), or the '
-                'image that a gradient is multiplied with is 0', stacklevel=3)
+                'are not finite: a score may be saturated (explain the logits), '
+                'or a rule let nothing pass (compare with None)', stacklevel=3)
         maps, others = results[:len(maps)], results[len(maps):]
         details = dict.fromkeys(Explanation._fields)
         details.update(zip(self._details, others))
         details['maps'] = maps[0]
         if isinstance(self._form, list):
-            maps = [i if i is None else maps[i] for i in self._form]
-            details['maps'] = maps
+            details['maps'] = maps = [
+                i if i is None else maps[i] for i in self._form]
             if isinstance(images, Mapping):
                 details['maps'] = dict(zip([v.name for v in self.inputs], maps))
         if np.ndim(target) == 2:  # of an expression, how many there are shows now

@@ -83,14 +83,19 @@ class Score:
                 isinstance(i, numbers.Integral) for i in self._target)):
             raise TypeError('expected a target that is a tuple to have the '
                             f'indices of a unit, got {self._target}')
+        if isinstance(self._target, tuple) and self._layers:
+            shape = self._network.output_shape[1:]
+            if len(self._target) > len(shape) or any(
+                    n and not -n <= i < n for i, n in zip(self._target, shape)):
+                raise IndexError(f'expected one of the units of a layer, of shape '
+                                 f'{shape}, got {self._target}')
         self._build(rule)
         self.classes = None
         if has_classes(target):
             if self.z.ndim != 2:
                 raise TypeError(
-                    'expected an output of shape (samples, classes), or a '
-                    'function or the indices of a unit for the target, got '
-                    f'{describe(self.z)}')
+                    'expected an output of shape (samples, classes), or a function '
+                    f'or a unit for the target, got {describe(self.z)}')
             self.classes = self._checked(target)
         self._choose()
 
@@ -102,8 +107,8 @@ class Score:
                             f'variable, got {describe(self._network)}')
         names = named_layers(self._network)  # those inside of layers, too
         self._layers = {v: names[v] for v in get_all_layers(self._network)}
-        if isinstance(self._target, tuple) and any(
-                isinstance(name, str) for name in self._target[:1]):
+        if isinstance(self._target, tuple) and not all(
+                isinstance(i, numbers.Integral) for i in self._target[:1]):
             self._network = self._find(self._target[0])
             self._target = self._target[1:]
             self._layers = {v: names[v] for v in get_all_layers(self._network)}
@@ -125,9 +130,8 @@ class Score:
                 above = roots([v])
                 if len(above) != 1 or not is_float_tensor(above[0]):
                     raise ValueError(
-                        f'the input layer has an expression of {above} rather '
-                        'than of one float variable: explain that expression, '
-                        'or say which by input_var')
+                        f'the input layer has an expression of {above}, not of '
+                        'one float variable: say which by input_var')
                 (v,) = above
             found[v] = known[v]  # once, where layers have parts of one variable
         if not self.inputs:
@@ -141,8 +145,8 @@ class Score:
         found = [v for v, name in self._layers.items() if wanted in (v, name)]
         if len(found) != 1:
             raise ValueError(
-                f'{len(found)} layers of the network are {wanted!r}, not 1: '
-                + perhaps(wanted, list(self._layers.values())))
+                f'expected a layer below what is explained, got {wanted!r}, which '
+                f'{len(found)} are: {perhaps(wanted, [*self._layers.values()])}')
         return found[0]
 
     def _build(self, rule):
@@ -186,8 +190,8 @@ class Score:
         if not x:
             raise TypeError(
                 'expected input_var (which an expression needs) to be a float '
-                f'variable, got {", ".join(map(describe, self.inputs))}. For '
-                'indices of words, say by wrt which layer has the embeddings')
+                f'variable, got {", ".join(map(describe, self.inputs)) or None}. '
+                'Of indices of words, say by wrt which layer has the embeddings')
         for v in x:
             if not (is_float_tensor(v) and v.ndim > 1):
                 raise TypeError('expected input_var (or wrt) to be a float '

@@ -4,7 +4,7 @@ import theano
 import theano.tensor as T
 from lasagne.layers import DenseLayer, InputLayer
 
-from gradmod import GuidedBackprop, saliency_map
+from gradmod import GuidedBackprop, modified, saliency_map
 from gradmod.deeplift import deeplift
 
 from . import reference
@@ -157,6 +157,9 @@ def test_what_is_refused(net):
         with pytest.raises(error, match=says):
             saliency_map(network, rule, target, 'deeplift',
                          None if network is net else x)
+    with modified(net, GuidedBackprop):
+        with pytest.raises(ValueError, match='or another rule, GuidedBackprop'):
+            saliency_map(net, method='deeplift')
 
 
 def test_with_respect_to_a_layer(net, weights):

@@ -150,7 +150,7 @@ def test_a_missing_device_is_an_error(gpuarray):
     # contexts=a->cuda0 without device=cuda
     gpuarray(['a'])
     with pytest.raises(RuntimeError, match=r"x belongs on the GPU context "
-                       r"None, which is not initialised; there are \['a'\].*"):
+                       r"None, which is not among \['a'\]: see"):
         move_to_device(T.fmatrix('x'))
     with pytest.raises(RuntimeError, match="context 'b'"):
         move_to_device(on('b'))

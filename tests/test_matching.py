@@ -62,7 +62,8 @@ WRITTEN = [
     (lambda x: x * (x >= 0), 'x * (x >= 0)'),
     (lambda x: x * T.cast(x > 0, x.dtype), 'x * cast(x > 0)'),
     (lambda x: T.ge(x, 0).astype(x.dtype) * x, 'x * cast(x >= 0)'),
-    (lambda x: T.clip(x, 0, 1e4), 'clip(x, 0, big)')]
+    (lambda x: T.clip(x, 0, 1e4), 'clip(x, 0, big)'),
+    (lambda x: -T.minimum(-x, 0), '-minimum(-x, 0)')]
 
 
 @pytest.mark.parametrize('ndim, dtype', [

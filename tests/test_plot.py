@@ -647,12 +647,12 @@ def test_lines_of_words(colorbar, tmp_path):
 
 
 @pytest.mark.parametrize('words, saliency, kwargs, message', [
-    ([], [], {}, 'up to 32 sentences, .* got 0, 0, 0'),
-    ([['a']] * 33, [[1]] * 33, {}, 'got 33, 33, 33'),
-    ([['a']], [[1], [2]], {}, 'got 1, 2, 1'),
-    ([['a']], [[1]], {'labels': []}, 'got 1, 1, 0'),
-    ([['a']], [[1]], {'kind': 'rgb'}, "'rgb' and 6"),
-    ([['a']], [[1]], {'width': 0}, "'signed' and 0"),
+    ([], [], {}, 'up to 32 sentences, .* got .0, 0, 0'),
+    ([['a']] * 33, [[1]] * 33, {}, 'got .33, 33, 33'),
+    ([['a']], [[1], [2]], {}, 'got .1, 2, 1'),
+    ([['a']], [[1]], {'labels': []}, 'got .1, 1, 0'),
+    ([['a']], [[1]], {'kind': 'rgb'}, "'rgb', 6"),
+    ([['a']], [[1]], {'width': 0}, "'signed', 0"),
     (['ab'], [[1, 2]], {}, r"words.0. to be a list of words, .* got 'ab'"),
     ([['a'], ['b']], [[1], [1, 0]], {}, r"'b'. and the shape .2,."),
     ([['a']], [[[[1]]]], {}, 'the shape .1, 1, 1.'),
@@ -669,9 +669,9 @@ VOLUME = np.zeros((4, 4, 4))
 
 @pytest.mark.parametrize('images, maps, kwargs, message', [
     ((3,), Z, {}, 'images: expected HW or NHW or CHW or NCHW or HWC or NHWC, '
-     'where C is 1 or 3 and N, H, W are any, got the shape (3,)'),
-    ((1,) * 5, Z, {}, '(1, 1, 1, 1, 1)'), ((0, 4), Z, {}, 'shape (0, 4)'),
-    ((2, 4, 5, 2), Z, {}, 'got the shape (2, 4, 5, 2)'),
+     'where C is 1 or 3 and N, H, W are any, got (3,)'),
+    ((1,) * 5, Z, {}, '(1, 1, 1, 1, 1)'), ((0, 4), Z, {}, 'got (0, 4)'),
+    ((2, 4, 5, 2), Z, {}, 'got (2, 4, 5, 2)'),
     ((4, 8, 8), Z, FIRST, 'expected HW or CHW or NCHW, where'),
     ((3, 8, 8), Z, LAST, 'expected HW or HWC or NHWC, where'),
     (Z, Z, {'data_format': 'NCHW'}, "'channels_last', got 'NCHW'"),
@@ -680,7 +680,7 @@ VOLUME = np.zeros((4, 4, 4))
     ((3, 4, 3), Z, {}, 'be CHW or HWC;'), ((1, 4, 3), Z, {}, 'be CHW or HWC;'),
     ((2, 3, 4, 3), Z, {}, 'W or NHWC;'), ((2, 1, 4, 3), Z, {}, 'W or NHWC;'),
     ((3, 3), np.zeros((3, 3, 3)), {}, 'maps[0]: the shape (3, 3, 3) may be C'),
-    (ZEROS, ZEROS[:1], {}, 'are (2, 4, 5), got the s'),
+    (ZEROS, ZEROS[:1], {}, 'are (2, 4, 5), got ('),
     (ZEROS, {'b': ZEROS[:, 1:]}, {}, "maps['b']: expected HW or"),
     (ZEROS, [(ZEROS[0], [1, 2])], {}, 'must have the same shape'),
     ((33, 4, 4), np.zeros((33, 4, 4)), {}, 'up to 32 images, got 33; draw sl'),
@@ -695,7 +695,7 @@ VOLUME = np.zeros((4, 4, 4))
     (Z, Z, {'slices': 2}, 'got 2 and 2'),
     ((2, 3, 9), np.zeros((2, 2, 9)), S, 'maps[0]: expected T or NT or CT or '
      'NCT or TC or NTC, where C is 1 or 3 and N, T are (2, 9)'),
-    ((2, 3, 9), np.zeros((2, 3, 8)), S, 'got the shape (2, 3, 8'),
+    ((2, 3, 9), np.zeros((2, 3, 8)), S, 'got (2, 3, 8'),
     ((1, 2, 3, 4), Z, S, 'images: expected T or CT or NCT, where C is any'),
     ([1, np.nan], [[1, 2]], S, 'expected finite signals'),
     ((1, 2, 4, 4, 4), Z, {}, 'expected DHW or NDHW or CDHW or NCDHW or DHWC '

@@ -14,7 +14,8 @@ from theano.ifelse import ifelse
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import gradmod
-from gradmod import GuidedBackprop, ZeroBackprop, methods, saliency_map
+from gradmod import (GuidedBackprop, ZeroBackprop, lrp, methods,
+                     saliency_map)
 from gradmod._theano import OpFromGraph
 from gradmod.saliency import compile_saliency_function
 
@@ -26,7 +27,8 @@ from .models import (CLASSES, LABELS, RULES, X, Model, close, compiled, mlp,
 
 @pytest.mark.parametrize('method, error', [
     ('smooth_grad', ValueError), (None, ValueError),
-    (lambda score, x: 3, TypeError), (lambda score, x: generic(), TypeError),
+    (GuidedBackprop, ValueError), (lambda score, x: 3, TypeError),
+    (lambda score, x: generic(), TypeError),
     (lambda score, x: score(x).sum(), TypeError),
     (lambda score, x: [methods.gradient(score, x), x], TypeError)])
 def test_wrong_methods(net, method, error):
@@ -409,6 +411,26 @@ def test_random_draws_are_named():
             with warnings.catch_warnings():
                 warnings.simplefilter('error', UserWarning)
                 compiled(choose(training, *values[::-1]), **options)
+
+
+def test_relevance_and_composites_go_together(net):
+    composite = lrp.EpsilonPlus()
+    right = [(composite, 'relevance'), (None, 'gradient'),
+             (composite, lambda score, x: methods.gradient(score, x)),
+             (GuidedBackprop, 'gradient')]
+    wrong = [(composite, 'gradient'), (composite, methods.gradient_x_input),
+             (None, 'relevance'), (GuidedBackprop, methods.relevance)]
+    for function in saliency_map, compile_saliency_function:
+        for rule, method in wrong:
+            with pytest.warns(UserWarning, match='go together') as seen:
+                function(net, rule, method=method)
+            assert places(seen) == [__file__]
+        with warnings.catch_warnings():
+            warnings.simplefilter('error', UserWarning)
+            for rule, method in right:
+                function(net, rule, method=method)
+            with gradmod.modified(net, composite):
+                function(net, method='relevance')
 
 
 class Recipe:

@@ -109,7 +109,7 @@ def test_without_a_default_device(child, dev1):
         try:
             rule(x)
         except RuntimeError as error:
-            assert "context None, which is not initialised" in str(error)
+            assert "context None, which is not among" in str(error)
             assert "['dev1']" in str(error)
         else:
             raise AssertionError
