@@ -135,7 +135,7 @@ def test_patterns_and_maps():
 
 def test_parts_of_the_data_add_up():
     net, images, whole = fitted()
-    some = fit_patterns(net, (images[i:i + 7] for i in [0, 7, 14, 99]))
+    some = fit_patterns(net, (images[i:i + 7] for i in [0, 99, 7, 14]))
     both = pickle.loads(pickle.dumps(some)) + fit_patterns(net, [images[21:]])
     for name, s in whole.statistics.items():
         assert s.n == both.statistics[name].n == {
@@ -346,6 +346,8 @@ def test_progress(capsys, monkeypatch):
     net, images, _ = fitted()
     fit_patterns(net, images, batch_size=10, progress=True)
     assert '4/4' in capsys.readouterr().err
+    fit_patterns(net, images)
+    assert not capsys.readouterr().err
     monkeypatch.setitem(sys.modules, 'tqdm', None)
     with pytest.raises(ImportError, match='progress=True needs tqdm'):
         fit_patterns(net, images, progress=True)
@@ -378,20 +380,37 @@ def test_patterns_of_another_network():
     with modified(other, PatternNet(patterns, {'once': lrp.Epsilon()})) as m:
         L.get_output(other)
     assert len(m) == 1
-    with pytest.warns(UserWarning, match='weights of one, two.* fit them'):
-        PatternNet(patterns).plan(named_layers(vgg()))
+    with pytest.warns(UserWarning, match='weights of one, two.* fit them') as w:
+        with modified(vgg(), PatternNet(patterns)):
+            pass
+    assert [v.filename for v in w if 'fit them' in str(v.message)] == [__file__]
+
+
+def test_weights_that_differ_by_rounding_alone_are_the_same():
+    net, images = below(), values(9, 3)
+    patterns, W = fit_patterns(net, images), net.W.get_value()
+    for factor, differs in (1, False), (1 + 2e-6, False), (1 + 2e-5, True):
+        net.W.set_value(factor * W * 1e-3)
+        small = Patterns({name: s._replace(W=W * 1e-3)
+                          for name, s in patterns.statistics.items()})
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter('always')
+            small.check({name: net.W.get_value() for name in small})
+        assert any('fit them' in str(w.message) for w in seen) == differs
 
 
 def test_units_without_a_pattern():
-    W, images = np.array([[-1., 0], [-1, 1], [0, 1]]), abs(values(9, 3))
-    net = L.DenseLayer(network_input(3), 2, W=W, name='one')
+    W, images = np.array([[-1., 0, 2], [-1, 1, 2], [0, 1, 0]]), abs(values(9, 3))
+    net = L.DenseLayer(network_input(3), 3, W=W, name='one')
     patterns = fit_patterns(net, images)
     np.testing.assert_array_equal(patterns['one'][:, 0], 0)
     close(patterns['one'][:, 1], formula(images, images @ W[:, 1], W[:, 1],
                                          True))
-    with pytest.warns(UserWarning, match=r'without a pattern: one \(1 of 2\)'):
-        PatternNet(patterns).plan(named_layers(net))
-    dead = L.DenseLayer(network_input(3), 2, W=-abs(W), name='one')
+    with pytest.warns(UserWarning, match=r'pattern: one \(1 of 3\)') as seen:
+        with modified(net, PatternNet(patterns)):
+            pass
+    assert {w.filename for w in seen} == {__file__}
+    dead = L.DenseLayer(network_input(3), 3, W=-abs(W), name='one')
     with pytest.raises(ValueError, match='no unit of one has a pattern'):
         modified(dead, PatternNet(fit_patterns(dead, images)))
 
