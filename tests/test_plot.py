@@ -353,6 +353,12 @@ def test_grid_around_texts():
         [x0 + dx, MARGIN + top + 2 * dy - GAP + MARGIN, 160, GAP]]
     assert int(figure.bbox.width) == x0 + dx + 160 + MARGIN
     assert not figure.texts  # by which it measured
+    longer = plot_saliency(ZEROS[0, :2, :2], ZEROS[0, :2, :2], size=.2, titles=[
+        'a title that is longer than the colour bar beneath'])
+    title = longer.axes[1].title.get_window_extent(renderer)
+    assert int(longer.bbox.width) == (
+        MARGIN + 2 * (int(np.ceil(title.width)) + MARGIN) - GAP + MARGIN)
+    assert title.x1 < longer.bbox.width
 
 
 @pytest.mark.parametrize('h, w, size', [
@@ -653,6 +659,7 @@ def test_lines_of_words(colorbar, tmp_path):
     ([['a']], [[1]], {'labels': []}, 'got .1, 1, 0'),
     ([['a']], [[1]], {'kind': 'rgb'}, "'rgb', 6"),
     ([['a']], [[1]], {'width': 0}, "'signed', 0"),
+    ([['a']], [[1]], {'width': np.inf}, "'signed', inf"),
     (['ab'], [[1, 2]], {}, r"words.0. to be a list of words, .* got 'ab'"),
     ([['a'], ['b']], [[1], [1, 0]], {}, r"'b'. and the shape .2,."),
     ([['a']], [[[[1]]]], {}, 'the shape .1, 1, 1.'),
@@ -660,6 +667,10 @@ def test_lines_of_words(colorbar, tmp_path):
 def test_errors_of_words(words, saliency, kwargs, message):
     with pytest.raises(ValueError, match=message):
         plot_words(words, saliency, **kwargs)
+
+
+def test_as_many_sentences_as_there_may_be():
+    assert len(plot_words([['a']] * 32, [[1]] * 32, width=.5).axes) == 1  # a bar
 
 
 S = {'spatial_dims': 1}
