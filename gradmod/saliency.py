@@ -116,7 +116,8 @@ def saliency_map(network, rule=None, target=None, method='gradient',
     -----
     UserWarning
         If the output depends on random draws, such as those of dropout; if
-        there is a copy of the old recipe in it, whose gradient Theano ignores.
+        there is a copy of the old recipe in it, whose gradient Theano ignores;
+        if a composite comes without ``method='relevance'``, or that without one.
 
     Notes
     -----
@@ -356,7 +357,8 @@ def _above(outputs, inputs, givens):
 
 def _warn_of_graph(score, method, givens, stacklevel=3):
     """Warn, once, of a map that is another than it may seem."""
-    method, said, overridden = METHODS.get(method, method), None, False
+    method = METHODS.get(method, method) if isinstance(method, str) else method
+    said, overridden = None, False
     for v in _above([score.value], [], givens):
         op = v.owner and v.owner.op
         overridden |= isinstance(op, GradientOverrideOp)

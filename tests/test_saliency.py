@@ -26,7 +26,7 @@ from .models import (CLASSES, LABELS, RULES, X, Model, close, compiled, mlp,
 
 
 @pytest.mark.parametrize('method, error', [
-    ('smooth_grad', ValueError), (None, ValueError),
+    ('smooth_grad', ValueError), (None, ValueError), (['gradient'], ValueError),
     (GuidedBackprop, ValueError), (lambda score, x: 3, TypeError),
     (lambda score, x: generic(), TypeError),
     (lambda score, x: score(x).sum(), TypeError),
