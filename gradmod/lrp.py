@@ -273,7 +273,7 @@ class AlphaBeta(Rule):
 
     def __init__(self, alpha=2., beta=1., stabilizer=1e-6):
         super().__init__(stabilizer)
-        check(lambda a, b: a >= 0 <= b and abs(a - b - 1) < 1e-9,
+        check(lambda a, b: b >= 0 and abs(a - b - 1) < 1e-9,
               'alpha - beta = 1 and neither below 0', alpha, beta)
         self.alpha, self.beta = alpha, beta
 
