@@ -186,6 +186,9 @@ def test_completeness_error_in_closed_form():
     np.testing.assert_allclose(maps, want[:, :, np.newaxis] * np.eye(2))
     np.testing.assert_allclose(error, A ** 3 - b ** 3 - want)
     assert abs(error).min() > .1
+    maps = saliency_map(x ** 3 + 1, None, 'all', 'integrated_gradients', x,
+                        steps=2, baseline=-3)
+    np.testing.assert_allclose(value(maps.tag.completeness_error, {x: A}), error)
 
 
 @pytest.mark.parametrize('options, error, says', [

@@ -46,6 +46,8 @@ def test_a_method_of_ones_own(net):
     f = compiled(net, method=strongest, scale=3)
     assert 'strongest' in repr(f)
     np.testing.assert_allclose(f(X, batch_size=2), want)
+    assert 'strongest at first of' in repr(
+        compiled(net, method=strongest, layer='first'))
     f = compiled(net, method=strongest, target='all')
     assert f(X).shape == (5, CLASSES)
 
@@ -224,13 +226,16 @@ def test_wrong_targets_in_a_call(plain, target, error, says):
         plain(X, target)
 
 
-def test_progress(plain, capsys):
+def test_progress(plain, capsys, monkeypatch):
     pytest.importorskip('tqdm')
     for function in plain, plain.explain:
         for options, seen in ({'progress': True}, '3/3'), ({}, ''):
             function(X, batch_size=2, **options)
             error = capsys.readouterr().err
             assert seen in error and bool(seen) == bool(error)
+    monkeypatch.setitem(sys.modules, 'tqdm', None)
+    with pytest.raises(ImportError, match='progress=True needs tqdm'):
+        plain(X, progress=True)
 
 
 def test_pickle_into_a_new_process(net):

@@ -117,6 +117,13 @@ EQUIVALENT = {
          ONE, "if node.outputs[-1].type.dtype == 'float64' else (32, "
          "'0xff800000'))"),
     ],
+    'rules': [
+        ('if g.ndim > 1 else threshold[0])',
+         'of a vector, one value: broadcast or not',
+         'if g.ndim >= 1 else threshold[0])',
+         'if g.ndim > 0 else threshold[0])',
+         'if g.ndim > 1 else threshold[-1])'),
+    ],
     'sanity': [
         ('batch_size=64, **options):', 'a matter of time',
          'batch_size=65, **options):', 'batch_size=63, **options):'),

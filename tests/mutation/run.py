@@ -38,7 +38,7 @@ TESTS.update({
     'base': ['base', 'expression'],
     'errors': ['errors', 'base', 'network'],
     'graphs': ['graphs', 'op', 'base', 'expression'],
-    'report': ['network', 'expression', 'pattern'],
+    'report': ['network', 'expression', 'saliency'],
     'op': ['op', 'base'],
     'compat': ['compat', 'main'],
     'rectifiers': ['rules'],
