@@ -319,8 +319,8 @@ def check_rule(rule, function=True):
     """
     kind = rule if isinstance(rule, type) else type(rule)
     if hasattr(kind, 'plan') or hasattr(kind, 'of_layers'):
-        raise TypeError(f'{kind.__name__} is for layers: pass their network and, '
-                        'as an object, lrp.EpsilonPlus() or lrp.Composite(...)')
+        raise TypeError(f'{kind.__name__} is for layers: pass their network, and '
+                        "lrp.EpsilonPlus() or lrp.Composite({'a': lrp.ZPlus()})")
     has_gradient = hasattr(kind, 'grad') or hasattr(kind, 'L_op')
     if not (issubclass(kind, ModifiedBackprop) or
             function and callable(rule) and not has_gradient):

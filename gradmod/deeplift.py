@@ -146,7 +146,7 @@ def _with_rules(z, x, points, fixed):
     for node in order:
         if isinstance(node.op, (Scan, GradientOverrideOp)):
             raise ValueError('deeplift: the network has a loop (theano.scan) or '
-                             f'another rule, {node.op}')
+                             f'another rule, {node.op}, to be undone first')
         v, rule = node.outputs[0], Rescale
         r = root[v]
         if isinstance(node.op, T.MaxAndArgmax) or (

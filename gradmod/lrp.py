@@ -87,8 +87,10 @@ MINUS = (positive, negative, negative), (negative, positive, zero)
 
 def check(holds, expected, *values):
     """Refuse numbers for which it does not hold; nobody knows of variables."""
-    if not any(isinstance(v, Variable) for v in values) and not np.all(
-            holds(*map(np.asarray, values))):
+    numbers = [np.asarray(v.data if isinstance(v, Constant) else v) for v in
+               values if isinstance(v, Constant) or not isinstance(v, Variable)]
+    if len(numbers) == len(values) and not (
+            np.all(holds(*numbers)) and all(np.isfinite(v).all() for v in numbers)):
         raise ValueError(f'expected {expected}, got '
                          + ' and '.join(map(str, values)))
 
@@ -123,7 +125,8 @@ class Rule(ModifiedBackprop):
 
     def __init__(self, stabilizer=1e-6):
         super().__init__(same)
-        check(lambda v: v >= 0, 'a stabilizer not below 0', stabilizer)
+        check(lambda v: v >= 0, 'a stabilizer (or epsilon) not below 0',
+              stabilizer)
         self.stabilizer = stabilizer
 
     def __repr__(self):
@@ -131,6 +134,11 @@ class Rule(ModifiedBackprop):
                   if name not in ('nonlinearity', 'ops', 'calls')
                   and (name, value) != ('stabilizer', 1e-6)]
         return f'{type(self).__name__}({", ".join(values)})'
+
+    def _make_op(self, types):
+        op = super()._make_op(types)
+        op.of_layers = True
+        return op
 
     def relevance(self, r, z, share):
         """The relevance of a layer's input.
@@ -273,7 +281,7 @@ class AlphaBeta(Rule):
 
     def __init__(self, alpha=2., beta=1., stabilizer=1e-6):
         super().__init__(stabilizer)
-        check(lambda a, b: b >= 0 and abs(a - b - 1) < 1e-9,
+        check(lambda a, b: (b >= 0) & (abs(a - b - 1) < 1e-9),
               'alpha - beta = 1 and neither below 0', alpha, beta)
         self.alpha, self.beta = alpha, beta
 
@@ -618,7 +626,10 @@ class Composite:
     """
 
     def __init__(self, rules, *defaults, stabilizer=1e-6, activations=None):
-        self.activations = activations or Pass()
+        self.activations = Pass() if activations is None else activations
+        if not isinstance(self.activations, Rule):
+            raise TypeError('expected activations to be a rule, such as '
+                            f'lrp.Pass(), got {describe(activations)}')
         self.rules = [pair for table in (rules or {},) + defaults + ({
             summing: Norm(stabilizer), maximum: Winner(), padding: Crop(),
             moving: Gradient(), activation: self.activations,
@@ -653,7 +664,7 @@ class Composite:
                     self.rule_for(here, names[here]))
             if not rule:
                 refused.append(name)
-            elif not isinstance(rule, ModifiedBackprop):
+            elif not isinstance(rule, Rule):
                 raise TypeError(f'{name}: expected a rule, such as lrp.ZPlus(), '
                                 f'got {describe(rule)}')
             elif isinstance(rule, Gradient) and not linear(here):

@@ -17,8 +17,7 @@ def progress_bar(progress, batches):
     try:
         from tqdm import tqdm
     except ImportError as error:
-        raise ImportError('progress=True needs tqdm: pip install '
-                          '"gradmod[examples]"') from error
+        raise ImportError('progress=True needs tqdm: pip install tqdm') from error
     return tqdm(batches, unit='batch')
 
 

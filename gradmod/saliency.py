@@ -16,7 +16,6 @@ from .base import is_composite
 from .errors import check_count, describe, name_of, perhaps
 from .graphs import flags, inputs_of, is_root, scalar_op, walk
 from .methods import as_list
-from .op import GradientOverrideOp
 from .report import progress_bar
 from .score import Score, as_classes, has_classes, is_word
 
@@ -150,6 +149,7 @@ def saliency_map(network, rule=None, target=None, method='gradient',
     """
     score = Score(network, rule, 0 if is_word(target, 'all') else target,
                   input_var, wrt, layer, logits)
+    method = _function(method)
     _warn_of_graph(score, method, {})
     maps, _ = _explain(score, target, method, layer, reduce, options)
     return _arranged(score, maps)
@@ -163,15 +163,19 @@ def _arranged(score, maps):
     return [next(rest) if v in score.x else None for v in score.inputs]
 
 
+def _function(method):
+    """What a method is called, or is, as a function."""
+    f = METHODS.get(method) if isinstance(method, str) else method
+    if not callable(f) or isinstance(f, type):
+        raise ValueError(
+            f'expected method to be a function or a name, got {describe(method)}: '
+            f'{perhaps(method, METHODS)} (rule=gradmod.GuidedBackprop is a rule)')
+    return f
+
+
 def _explain(score, target, method, layer, reduce, options):
     """A list of the maps, for the target 'all' with an axis of classes, and a
     list of the completeness error, if the method has one."""
-    method = METHODS.get(method, method) if isinstance(method, str) else method
-    if not callable(method) or isinstance(method, type):
-        raise ValueError(
-            f'expected method to be a function or a name, got {describe(method)}: '
-            f'{perhaps(method, METHODS)} (guided backpropagation and DeconvNet '
-            'are rules for these: rule=gradmod.GuidedBackprop)')
     if (layer is not None and method in METHODS.values()
             and method not in cam.METHODS):
         raise ValueError('layer is for class activation maps: say wrt')
@@ -285,6 +289,7 @@ def compile_saliency_function(network, rule=None, target=None,
     >>> gradmod.compile_saliency_function(net, method=strongest)(images).shape
     (10,)
     """
+    method = _function(method)
     takes_classes = has_classes(target) and not is_word(target, 'all')
     shape = getattr(network, 'output_shape', ())
     count = shape[1] if len(shape) == 2 else None
@@ -321,8 +326,8 @@ def compile_saliency_function(network, rule=None, target=None,
     # Under ZeroBackprop a map depends on neither of the two.
     function = theano.function(inputs, outputs, mode=mode, givens=givens,
                                on_unused_input='ignore')
-    description = method if isinstance(method, str) else name_of(method)
-    if layer is not None or METHODS.get(method, method) in cam.METHODS:
+    description = name_of(method)
+    if layer is not None or method in cam.METHODS:
         description += f' at {score.layer_name}'
     if wrt is not None:
         description += f' with respect to {score.wrt_name}'
@@ -356,28 +361,26 @@ def _above(outputs, inputs, givens):
 
 
 def _warn_of_graph(score, method, givens, stacklevel=3):
-    """Warn, once, of a map that is another than it may seem."""
-    method = METHODS.get(method, method) if isinstance(method, str) else method
-    said, overridden = None, False
+    """Warn of maps that are others than they may seem; of each reason once."""
+    said, composite = {}, is_composite(score.rule)
     for v in _above([score.value], [], givens):
         op = v.owner and v.owner.op
-        overridden |= isinstance(op, GradientOverrideOp)
+        composite |= hasattr(op, 'of_layers')
         if isinstance(op, OpFromGraph) and 'grad' in vars(op):
-            said = (f'{op}.grad was assigned, which Theano 1.0 ignores: its true '
-                    'gradient is used. Derive the rule from '
-                    'gradmod.ModifiedBackprop')
+            said['grad'] = (
+                f'{op}.grad was assigned, which Theano 1.0 ignores: derive '
+                'the rule from gradmod.ModifiedBackprop')
         if any(getattr(i, 'default_update', None) for i in inputs_of(v)):
-            said = (f'the output depends on random draws, of {op}: maps differ '
-                    'from call to call. Build the network with '
-                    'deterministic=True, or say what is drawn by givens')
-    if method in METHODS.values() and is_composite(score.rule) != (
-            method is methods.relevance) and (
-                score.rule is not None or not overridden):
-        said = ("method='relevance' and a composite such as "
-                'rule=gradmod.lrp.EpsilonPlus() go together: either without the '
-                'other has no relevance')
-    if said:
-        warnings.warn(said, stacklevel=stacklevel)
+            said['draws'] = (
+                f'the output depends on random draws, of {op}: maps differ from '
+                'call to call. Build the network with deterministic=True, or say '
+                'what is drawn by givens')
+    if method in METHODS.values() and composite != (method is methods.relevance):
+        said['relevance'] = (
+            "method='relevance' and a composite, rule=gradmod.lrp.EpsilonPlus(), "
+            'go together: neither alone gives relevance')
+    for reason in said.values():
+        warnings.warn(reason, stacklevel=stacklevel)
 
 
 Input = namedtuple('Input', 'name dtype shape')

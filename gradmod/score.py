@@ -86,9 +86,10 @@ class Score:
         if isinstance(self._target, tuple) and self._layers:
             shape = self._network.output_shape[1:]
             if len(self._target) > len(shape) or any(
-                    n and not -n <= i < n for i, n in zip(self._target, shape)):
-                raise IndexError(f'expected one of the units of a layer, of shape '
-                                 f'{shape}, got {self._target}')
+                    isinstance(n, numbers.Integral) and not -n <= i < n
+                    for i, n in zip(self._target, shape)):
+                raise IndexError('expected the indices of a unit, in a layer of '
+                                 f'shape {shape}, got {self._target}')
         self._build(rule)
         self.classes = None
         if has_classes(target):
@@ -130,8 +131,8 @@ class Score:
                 above = roots([v])
                 if len(above) != 1 or not is_float_tensor(above[0]):
                     raise ValueError(
-                        f'the input layer has an expression of {above}, not of '
-                        'one float variable: say which by input_var')
+                        f'the input layer has an expression of {above}, not of one '
+                        'float variable: explain that, or say which by input_var')
                 (v,) = above
             found[v] = known[v]  # once, where layers have parts of one variable
         if not self.inputs:

@@ -286,7 +286,7 @@ def test_what_is_there_instead_is_named():
     y = T.maximum(T.fmatrix('x') - 1, 0)
     for words, rule, options in [
             ('expected relu in the expression, found none, but 1 times '
-             'maximum.x, 0.: perhaps you meant the class',
+             'maximum.x, 0.: perhaps you meant match=gradmod.RECTIFIERS, or a',
              GuidedBackprop(T.nnet.relu), {}),
             ('found 1 times maximum.x, 0., all refused by select',
              GuidedBackprop, {'select': lambda m: False}),

@@ -13,7 +13,7 @@ from lasagne.nonlinearities import (leaky_rectify, rectify, softmax, tanh,
                                     very_leaky_rectify)
 from theano.tensor.signal.pool import pool_2d
 
-from gradmod import lrp, modified
+from gradmod import GradientReversal, lrp, modified
 from gradmod._theano import io_toposort
 
 pytestmark = pytest.mark.usefixtures('little_c_code')
@@ -541,16 +541,23 @@ def test_alpha_and_beta_and_defaults():
     for alpha in 1, theano.shared(1.):
         lrp.AlphaBeta(alpha, 0)
     for rule, values, says in [
-            (lrp.Epsilon, (-1,), 'a stabilizer not below 0, got -1'),
-            (lrp.Epsilon, (np.nan,), 'a stabilizer not below 0'),
-            (lrp.ZPlus, (-1e-9,), 'a stabilizer not below 0'),
+            (lrp.Epsilon, (-1,), 'a stabilizer .or epsilon. not below 0, got -1'),
+            (lrp.Epsilon, (np.nan,), 'a stabilizer .* not below 0'),
+            (lrp.ZPlus, (-1e-9,), 'a stabilizer .* not below 0'),
             (lrp.Gamma, (-.1,), 'gamma not below 0, got -0.1'),
+            (lrp.Gamma, (T.constant(-1.),), 'gamma not below 0'),
+            (lrp.Gamma, (np.inf,), 'gamma not below 0, got inf'),
+            (lrp.AlphaBeta, (1.1, .2), 'alpha - beta = 1'),
+            (lrp.AlphaBeta, ([2, 3], [1, 1]), 'alpha - beta = 1'),
             (lrp.ZBox, ([0, 2], 1), r'low not above high, got \[0, 2\] and 1')]:
         with pytest.raises(ValueError, match=says):
             rule(*values)
-    lrp.ZBox([0, 1], 1), lrp.Gamma(0, 0)
+    lrp.ZBox([0, 1], 1), lrp.Gamma(0, 0), lrp.AlphaBeta([2, 3], [1, 2])
+    for wrong in lrp.Pass, 'Pass':
+        with pytest.raises(TypeError, match='activations to be a rule, such as'):
+            lrp.Composite({}, activations=wrong)
     net = L.DenseLayer(L.InputLayer((None, 2)), 2, name='dense')
-    for wrong in lrp.ZPlus, 'zplus':
+    for wrong in lrp.ZPlus, 'zplus', GradientReversal():
         with pytest.raises(TypeError, match='dense: expected a rule, such as'):
             modified(net, lrp.Composite({'dense': wrong}))
     assert repr(lrp.AlphaBeta()) == 'AlphaBeta(alpha=2.0, beta=1.0)'

@@ -26,7 +26,8 @@ from .models import (CLASSES, LABELS, RULES, X, Model, close, compiled, mlp,
 
 
 @pytest.mark.parametrize('method, error', [
-    ('smooth_grad', ValueError), (None, ValueError), (['gradient'], ValueError),
+    ('smooth_grad', ValueError), (None, ValueError),
+    (['gradient'], ValueError), (np.ones(3), ValueError),
     (GuidedBackprop, ValueError), (lambda score, x: 3, TypeError),
     (lambda score, x: generic(), TypeError),
     (lambda score, x: score(x).sum(), TypeError),
@@ -39,6 +40,13 @@ def test_wrong_methods(net, method, error):
         saliency_map(net, layer='first')
 
 
+class Strongest:
+    __hash__ = None
+
+    def __call__(self, score, x):
+        return abs(methods.gradient(score, x)).max(axis=1)
+
+
 def test_a_method_of_ones_own(net):
     def strongest(score, x, scale=1):
         return scale * abs(methods.gradient(score, x)).max(axis=1)
@@ -46,6 +54,7 @@ def test_a_method_of_ones_own(net):
     f = compiled(net, method=strongest, scale=3)
     assert 'strongest' in repr(f)
     np.testing.assert_allclose(f(X, batch_size=2), want)
+    np.testing.assert_allclose(compiled(net, method=Strongest())(X), want / 3)
     assert 'strongest at first of' in repr(
         compiled(net, method=strongest, layer='first'))
     f = compiled(net, method=strongest, target='all')
@@ -436,6 +445,15 @@ def test_relevance_and_composites_go_together(net):
                 function(net, rule, method=method)
             with gradmod.modified(net, composite):
                 function(net, method='relevance')
+        for rule, method in (composite, 'gradient'), (GuidedBackprop, 'relevance'):
+            with gradmod.modified(net, rule):
+                with pytest.warns(UserWarning, match='go together'):
+                    function(net, method=method)
+    x = T.dmatrix('x')
+    with pytest.warns(UserWarning) as seen:
+        saliency_map(x * RandomStreams(0).uniform((4,)), method='relevance',
+                     input_var=x)
+    assert len(places(seen)) == 2  # of the draws, too
 
 
 class Recipe:

@@ -318,7 +318,7 @@ def test_units_that_do_not_exist():
     layer = net.input_layer.input_layer
     for target in [(3,), (-4,), (0, 0), ('convolution', 4), (layer, 0, 99),
                    ('convolution', 0, 0, 0, 0)]:
-        with pytest.raises(IndexError, match='one of the units of a layer, of'):
+        with pytest.raises(IndexError, match='the indices of a unit, in a layer'):
             saliency_map(net, target=target)
     for target, says in [('convoluton', "perhaps you meant 'convolution'"),
                          (1.5, 'got 1.5, which 0 are')]:
