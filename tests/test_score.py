@@ -37,6 +37,16 @@ def test_wrong_layers():
         saliency_map(twice, method='gradcam', layer='a')
 
 
+def test_what_only_the_call_can_refuse_and_what_is_no_score(net):
+    x, c = saliency_input(net), T.lscalar('c')
+    f = theano.function([x, c], saliency_map(net, target=c), mode=PY)
+    for wrong in -1, CLASSES:
+        with pytest.raises(AssertionError, match='to be a class, from 0 to that'):
+            f(X, wrong)
+    with pytest.raises(TypeError, match='one float for each sample, a vector'):
+        saliency_map(net, target=lambda z: z)
+
+
 def test_ties_go_to_one_class():
     x = T.dmatrix('x')
     z = x.dot(np.array([[1., 1, 0], [2, 3, 0]]))  # equal where x is (1, 0)
