@@ -64,8 +64,8 @@ def test_pinned_input_costs_no_transfers():
 def test_a_context_that_is_not_initialised_is_an_error():
     x = T.fmatrix('x')
     x.tag.target = 'nowhere'
-    with pytest.raises(RuntimeError, match="x belongs on .*'nowhere'.* there "
-                                           "are.*None.*flags device and contexts"):
+    with pytest.raises(RuntimeError, match="x belongs on .*'nowhere'.* among "
+                                           ".None.*flags device and contexts"):
         move_to_device(x)
     with pytest.raises(RuntimeError, match='nowhere'):
         gradmod.DeconvNet(relu)(x + 1)
