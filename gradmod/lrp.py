@@ -87,10 +87,11 @@ MINUS = (positive, negative, negative), (negative, positive, zero)
 
 def check(holds, expected, *values):
     """Refuse numbers for which it does not hold; nobody knows of variables."""
-    numbers = [np.asarray(v.data if isinstance(v, Constant) else v) for v in
-               values if isinstance(v, Constant) or not isinstance(v, Variable)]
-    if len(numbers) == len(values) and not (
-            np.all(holds(*numbers)) and all(np.isfinite(v).all() for v in numbers)):
+    known = [v.data if isinstance(v, Constant) else v for v in values]
+    if any(isinstance(v, Variable) for v in known):
+        return
+    numbers = [np.asarray(v) for v in known]
+    if not (np.all(holds(*numbers)) and all(np.isfinite(v).all() for v in numbers)):
         raise ValueError(f'expected {expected}, got '
                          + ' and '.join(map(str, values)))
 
