@@ -363,7 +363,7 @@ def test_rules_from_the_start_saving_and_loading(wrap, tmp_path):
         load_model(path)
 
 
-# Installation
+# Installation, and what a model is not
 
 def test_keras_may_be_imported_first():
     subprocess.run([sys.executable, '-c', '''
@@ -373,3 +373,12 @@ x = layers.Input((3,))
 y = layers.Dense(2, activation='relu')(x)
 assert len(gradmod.override_in(y, gradmod.GuidedBackprop)[1]) == 1
 '''], check=True)
+
+
+def test_a_model_is_not_taken_for_an_expression():
+    model = Model(*with_rule('relu'))
+    with pytest.raises(TypeError, match="'Model' object is not iterable"):
+        override_in(model, GuidedBackprop)
+    with pytest.raises(TypeError, match='a Theano variable, got Model'):
+        gradmod.compile_saliency_function(model, GuidedBackprop,
+                                          input_var=model.input)
