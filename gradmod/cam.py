@@ -8,7 +8,7 @@ import theano.tensor as T
 
 from ._theano import DimShuffle
 from .errors import describe, is_float_tensor
-from .graphs import conform, is_spatial, walk
+from .graphs import conform, nodes_below, walk
 from .methods import gradient
 from .rules import GuidedBackprop
 
@@ -254,6 +254,25 @@ def _axis_of_channels(score, x, given, alike):
         raise ValueError(f'the layer has {name}, the input has not: pass '
                          'resize=False')
     return axes[name]
+
+
+def is_spatial(node):
+    """Whether a node is a convolution or a pooling, of images or signals."""
+    return type(node.op).__name__.startswith(('AbstractConv', 'Pool'))
+
+
+def last_layer(x, z, layers):
+    """The last of some layers on the way from x to z that has pixels."""
+    spatial, last = set(), None
+    for node in nodes_below(x, [z]):
+        order = getattr(node.op, 'new_order', [0])  # samples stay in front
+        if [*order[:1]] == [0] and (
+                is_spatial(node) or spatial.intersection(node.inputs)):
+            spatial.update(node.outputs)
+            for v in node.outputs:
+                if 2 < v.ndim in [i.ndim for i in x] and v in layers:
+                    last = v
+    return last
 
 
 def interpolation(old, new, dtype):

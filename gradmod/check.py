@@ -1,15 +1,19 @@
 """What a rule does to a gradient, in numbers."""
+from contextlib import suppress
+from types import SimpleNamespace
+
 import numpy as np
 import theano
 import theano.tensor as T
 
 from .base import ModifiedBackprop
 from .errors import name_of
+from .report import table
 
 VALUES = np.array([-np.inf, -2, -1, -0., 0, 1, 2, np.inf, np.nan])
 
 
-class GradientReport:
+class GradientReport(SimpleNamespace):
     """What `check_gradient` found; prints as a table.
 
     Attributes
@@ -29,9 +33,6 @@ class GradientReport:
         The inputs and incoming gradients that were tried.
     """
 
-    def __init__(self, **attributes):
-        self.__dict__.update(attributes)
-
     def __repr__(self):
         used = {None: 'it has no grad of its own',
                 True: 'its grad is used by theano.grad',
@@ -45,9 +46,7 @@ class GradientReport:
         for z, values, stars in zip(self.z, self.values, self.differs):
             rows.append([f'{z:g}'] + [f'{v:.4g}' + ('*' if s else ' ')
                                       for v, s in zip(values, stars)])
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        return '\n'.join([f'{self.name}: {used}', what] + ['  '.join(
-            c.rjust(w) for c, w in zip(row, widths)) for row in rows])
+        return f'{self.name}: {used}\n{what}\n{table(rows, str.rjust)}'
 
 
 def check_gradient(function, dtype='float32', shape=(1,)):
@@ -97,7 +96,7 @@ def check_gradient(function, dtype='float32', shape=(1,)):
     y = function(z)
     g = y.type('g')
 
-    def table(gradient):
+    def values_of(gradient):
         f = theano.function([z, g], gradient, on_unused_input='ignore',
                             mode=theano.Mode('py', 'fast_compile'))
         with np.errstate(all='ignore'):
@@ -106,19 +105,17 @@ def check_gradient(function, dtype='float32', shape=(1,)):
                               for b in VALUES] for a in VALUES], z.dtype)
 
     def through(y):
-        return table(theano.grad(None, z, known_grads={y: g},
-                                 disconnected_inputs='ignore'))
+        return values_of(theano.grad(None, z, known_grads={y: g},
+                                     disconnected_inputs='ignore'))
 
     values, true, used = through(y), None, None
-    try:
+    with suppress(Exception):  # there is none, or it is not differentiable
         true = through(function.nonlinearity(z))
-    except Exception:  # there is none, or it is not differentiable
-        pass
     if hasattr(function, 'grad'):
         own = (function.gradients([z], [z], function.nonlinearity(z), g)
                if isinstance(function, ModifiedBackprop)
                else function.grad([z], [g]))  # made by another recipe
-        used = bool(_same(values, table(own)).all())
+        used = bool(_same(values, values_of(own)).all())
     return GradientReport(
         name=name_of(function), used=used, values=values, true=true,
         differs=~_same(values, values if true is None else true),

@@ -25,8 +25,9 @@ def move_to_device(x):
 
     Raises
     ------
-    RuntimeError
-        If `x` belongs on a device that is not initialised in this process.
+    ValueError
+        Theano's ContextNotDefined, if `x` belongs on a device that is not
+        initialised in this process: see its flags ``device`` and ``contexts``.
 
     Notes
     -----
@@ -63,24 +64,16 @@ def is_transfer(op):
 def _to_gpuarray(x, gpuarray):
     default = (gpuarray.gpuarray_shared_constructor
                in theano.compile.sharedvalue.shared.constructors)
-    contexts = _contexts_above(x) or ([None] if default else [])
-    if contexts in ([], ['cpu']):
-        return x  # some GPU is initialised, but this belongs on the host
-    (context,) = contexts
-    known = list(gpuarray.type.list_contexts())
-    if context not in known:
-        raise RuntimeError(
-            f'{x} belongs on the GPU context {context!r}, which is not among '
-            f'{known}: see the Theano flags device and contexts')
+    context = next(_contexts_above(x), None if default else 'cpu')
+    if context == 'cpu':  # some GPU is initialised, but this is of the host
+        return x
     return gpuarray.basic_ops.GpuFromHost(context)(x)
 
 
 def _contexts_above(x):
-    """The context of the nearest GPU value above `x`, in a list, or none."""
+    """The contexts of what is on a GPU above `x`, the nearest first."""
     for v in walk([x], inputs_of):
-        for pin in 'target', 'context_name':  # Theano reads both
-            if hasattr(v.tag, pin):
-                return [getattr(v.tag, pin)]
+        yield from (getattr(v.tag, pin) for pin in ('target', 'context_name')
+                    if hasattr(v.tag, pin))  # Theano reads both
         if getattr(v.type, 'context_name', 'cpu') != 'cpu':
-            return [v.type.context_name]
-    return []
+            yield v.type.context_name

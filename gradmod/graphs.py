@@ -73,11 +73,6 @@ def scalar_op(variable):
     return op.scalar_op if isinstance(op, Elemwise) else None
 
 
-def is_spatial(node):
-    """Whether a node is a convolution or a pooling, of images or signals."""
-    return type(node.op).__name__.startswith(('AbstractConv', 'Pool'))
-
-
 def copy_node(node, inputs):
     """The outputs of a copy of `node` with other inputs of the same types."""
     if theano.config.compute_test_value == 'off':

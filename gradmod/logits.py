@@ -7,17 +7,13 @@ from .graphs import conform, copy_node, scalar_op
 from .matching import bindings, patterns
 
 
-def _softmax(z):
-    e = T.exp(z)
-    return e / e.sum(axis=1, keepdims=True)
+def _sum(z):
+    return T.exp(z).sum(axis=1, keepdims=True)
 
 
-def _largest(z):
-    return z.max(axis=1, keepdims=True)
-
-
-def _log_sum(z):
-    return T.log(T.exp(z).sum(axis=1, keepdims=True))
+def _log_sum_from_largest(z):
+    largest = z.max(axis=1, keepdims=True)
+    return largest + T.log(_sum(z - largest))
 
 
 #: The ways in which people write them. A softmax is that of z - max(z), too.
@@ -30,10 +26,10 @@ SIGMOIDS = {
     '0.5 * (tanh(0.5 * z) + 1)': lambda z: .5 * (T.tanh(.5 * z) + 1),
 }
 SOFTMAXES = {
-    'exp(z) / sum(exp(z))': _softmax,
-    'z - log(sum(exp(z)))': lambda z: z - _log_sum(z),
+    'exp(z) / sum(exp(z))': lambda z: T.exp(z) / _sum(z),
+    'z - log(sum(exp(z)))': lambda z: z - T.log(_sum(z)),
     'z - (max + log(sum(exp(z - max))))': lambda z: (
-        z - (_largest(z) + _log_sum(z - _largest(z)))),
+        z - _log_sum_from_largest(z)),
 }
 SHAPES = T.Reshape, DimShuffle, T.Flatten, T.Rebroadcast
 MONOTONE = scalar.Log, scalar.Exp, scalar.Clip, scalar.Cast

@@ -16,7 +16,7 @@ from .report import Report
 # Lasagne is imported inside of functions: gradmod does not need it otherwise.
 
 RECTIFYING = re.compile('rectif|elu|softplus', re.IGNORECASE)  # by the name
-NOT_KNOWN = 'not known to be ReLU; select it, or see override_in'
+NOT_KNOWN = 'not known to be ReLU: select=[None, it], or see override_in'
 BY_ITSELF = 'may rectify by itself; see override_in'
 HEADINGS = 'layer', 'attribute', 'nonlinearity'
 
@@ -241,11 +241,9 @@ class modified(Report):
         undo, self._undo = self._undo, None
         if undo is None:
             return
-        try:
+        # Where there is an error already, that one is told.
+        with suppress(RuntimeError) if failed else ExitStack():
             undo.close()
-        except RuntimeError:
-            if not failed:  # else there is an error already
-                raise
         if not failed and self._calls() == self._calls_before:
             warnings.warn('no rule was called while in place: call get_output '
                           'inside of `with`, or before undo()', stacklevel=3)
@@ -425,29 +423,21 @@ def _warnings(rows, rule, told):
     if told or not alike or not any(p.is_rectifier for p, r in rows if not r):
         return
     examples = {p.label: f'{p.label} (in {p.name})' for p in alike}
-    advice = 'To leave them alone: select=lambda place: place.is_rectifier.'
-    if any(not p.attribute for p in alike):
-        advice += ' override_in reaches what a layer computes by itself.'
-    if any(p.attribute for p in alike):
-        around = '.around' * isinstance(rule, ModifiedBackprop)
-        advice += (f' To replace a function f, too: rule{around} with '
-                   'select=[None, f]; GuidedGradient keeps slopes below zero.')
+    around = '.around' * isinstance(rule, ModifiedBackprop)
     yield (f'{name_of(rule)} replaces rectifiers, but leaves alone what may '
-           f'be some, too: {", ".join(examples.values())}. {advice}')
+           f'be some, too: {", ".join(examples.values())}. To leave them alone: '
+           'select=lambda place: place.is_rectifier. To replace a function f, '
+           f'too: rule{around} with select=[None, f] (GuidedGradient keeps slopes '
+           'below zero); override_in reaches what layers compute by themselves')
 
 
 def _nothing(rule, where, rows):
     """The error that says what is there instead."""
     message = (f'{name_of(rule)}: found nothing to replace in {where}. '
                f'What is there:\n{Report(HEADINGS, rows)}')
-    alike = [p.label for p, _ in rows
-             if _may_rectify(p) and _from_library(p.nonlinearity)]
-    if any(p.is_rectifier for p, _ in rows):
-        if isinstance(rule, ModifiedBackprop):
-            message += (f'\nIt replaces {name_of(rule.nonlinearity)} alone; '
-                        'its method `around`, as the rule, replaces others')
-    elif alike and callable(rule) and not isinstance(rule, ModifiedBackprop):
-        message += f'\nPerhaps you meant select={alike[0]}'
+    if isinstance(rule, ModifiedBackprop):
+        message += (f'\nIt replaces {name_of(rule.nonlinearity)} alone; its '
+                    'method `around`, as the rule, replaces others')
     return ValueError(message)
 
 

@@ -11,10 +11,11 @@ from math import ceil
 import numpy as np
 
 try:
-    from matplotlib import figure as mpl_figure, rc_context
+    from matplotlib import figure as mpl_figure, style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex
+    from matplotlib.text import Text
 except ImportError as error:  # pip install matplotlib alone brings numpy 2
     raise ImportError('gradmod.plot draws with matplotlib. Install it with: '
                       'pip install "gradmod[examples]"') from error
@@ -31,6 +32,9 @@ COLOURS = {  # an odd number of them, so that one is in the middle, for 0
 NOT_FINITE = (1, 0, 1)  # magenta, which none of them has
 LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue are (BT.601)
 FRAME = '0.7'  # the grey of lines
+STYLE = ['default', {  # whatever the user's settings are
+    'font.size': 9, 'axes.titlesize': 'medium', 'axes.titlepad': 4,
+    'axes.edgecolor': FRAME, 'lines.linewidth': .8}]
 ROWS = 32  # more are slow to draw, and nobody looks at them
 DPI = 160
 TINY = 1e-4  # of a dot; matplotlib rounds figures down, and images up
@@ -331,10 +335,11 @@ def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
                          percentile, limit, cmap, 'channels_last')
         rgb = rgb.reshape(view.shape[:-1] + (3,))[rows]
         columns.append(overlay * rgb + (1 - overlay) * grey)
-    figure, bar_axes = _draw_grid(columns, titles, labels, size, colorbar,
-                                  signals)
-    if colorbar:
-        _draw_colorbar(bar_axes, kind, percentile, limit, cmap)
+    with style.context(STYLE):
+        figure, bar_axes = _draw_grid(columns, titles, labels, size, colorbar,
+                                      signals)
+        if colorbar:
+            _draw_colorbar(bar_axes, kind, percentile, limit, cmap)
     return figure
 
 
@@ -410,9 +415,10 @@ def plot_words(words, saliency, labels=None, kind='signed', percentile=100,
         rgb = map_to_rgb(values.T, kind, percentile, limit, cmap)[0]
         ink = np.where(rgb.dot(LUMA) < 0.5, 'white', 'black')
         rows.append(list(zip(map(str, sentence), values[:, 0], rgb, ink)))
-    figure, bar_axes = _draw_words(rows, labels, width, colorbar)
-    if colorbar:
-        _draw_colorbar(bar_axes, kind, percentile, limit, cmap)
+    with style.context(STYLE):
+        figure, bar_axes = _draw_words(rows, labels, width, colorbar)
+        if colorbar:
+            _draw_colorbar(bar_axes, kind, percentile, limit, cmap)
     page = '\n'.join(
         '<p>' + f'<b>{html.escape(str(label))}</b> ' * bool(label) + ' '.join(
             f'<span title="{value:.3g}" style="background: {to_hex(colour)}; '
@@ -537,10 +543,11 @@ def _as_floats(images):
 
 
 def _new_figure(dpi):
-    with rc_context({'figure.autolayout': False,
-                     'figure.constrained_layout.use': False}):
-        figure = Figure(dpi=dpi)
-    return figure, FigureCanvasAgg(figure).get_renderer()
+    """A figure, and a function from a text to its width and height in it."""
+    figure = Figure(dpi=dpi)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    return figure, lambda text: Text(
+        text=text, figure=figure).get_window_extent(renderer).size
 
 
 def _draw_grid(columns, titles, labels, size, colorbar, signals=None):
@@ -561,18 +568,11 @@ def _draw_grid(columns, titles, labels, size, colorbar, signals=None):
         w = round(width / signals.shape[2]) * signals.shape[2] or width
         dpi, titles = DPI, titles[1:]
     margin, gap = ceil(0.08 * dpi), ceil(0.075 * dpi)
-    figure, renderer = _new_figure(dpi)
-
-    def extent(texts):
-        """The largest width and height, with a margin, or 0 without texts."""
-        sizes = [(0, 0)]
-        for text in texts:
-            artist = figure.text(0, 0, text, fontsize=9)
-            sizes.append(artist.get_window_extent(renderer).size + margin)
-            artist.remove()
-        return [ceil(d) for d in np.max(sizes, axis=0)]
-
-    (title_width, top), (left, label_height) = extent(titles), extent(labels)
+    figure, size_of = _new_figure(dpi)
+    # The largest width and height, with a margin, or 0 without texts.
+    (title_width, top), (left, label_height) = np.ceil([np.max(
+        [(0, 0)] + [size_of(text) + margin for text in texts], axis=0)
+        for texts in (titles, labels)]).astype(int)
     # From a column to the next, and from a row to the next.
     dx, dy = max(w + gap, title_width), max(h + gap, label_height)
     x0 = margin + left + (dx - gap - w) // 2
@@ -599,13 +599,11 @@ def _draw_grid(columns, titles, labels, size, colorbar, signals=None):
             else:
                 _draw_signal(axes, column[row], signals[row])
             axes.set(xticks=[], yticks=[])
-            for spine in axes.spines.values():
-                spine.set(color=FRAME, linewidth=0.6)
             if titles and row == 0:
-                axes.set_title(titles[i], fontsize=9, pad=4)
+                axes.set_title(titles[i])
             if labels and i == 0:
-                axes.set_ylabel(labels[row], fontsize=9, rotation=0,
-                                ha='right', va='center', labelpad=5)
+                axes.set_ylabel(labels[row], rotation='horizontal',
+                                ha='right', va='center')
     return figure, colorbar and add_axes(bar_x, bottom, bar_width, gap)
 
 
@@ -620,34 +618,32 @@ def _draw_signal(axes, rgb, signal):
                     else 'antialiased')
         axes.plot(np.arange(length) + .5,
                   i + .9 - .8 * (values - low) / (high - low or 1),
-                  color='0.15', linewidth=.8)
-        axes.axhline(i, color=FRAME, linewidth=.6)
+                  color='0.15')
+        axes.axhline(i, color=FRAME)
     axes.set(xlim=(0, length), ylim=(n, 0))
 
 
 def _draw_words(rows, labels, width, colorbar):
     """Make a figure of lines of words, and axes for a colour bar."""
-    figure, renderer = _new_figure(DPI)
+    figure, size_of = _new_figure(DPI)
     margin, pad, gap, line = (ceil(d * DPI) for d in (.08, .028, .04, .22))
 
-    def write(text, **style):
-        text = ' '.join(str(text).split()).replace('$', r'\$')  # no formula
-        artist = figure.text(0, 0, text, fontsize=9, **style)
-        return artist, artist.get_window_extent(renderer).width
+    def plain(text):
+        return ' '.join(str(text).split()).replace('$', r'\$')  # no formula
 
-    heads = [write(label, ha='right') for label in labels]
-    left = right = 2 * margin + ceil(max(w for _, w in heads))
+    labels = list(map(plain, labels))
+    left = right = 2 * margin + ceil(max(size_of(text)[0] for text in labels))
     places, y = [], 0  # of base lines, from the upper left corner
-    for (head, _), row in zip(heads, rows):
+    for label, row in zip(labels, rows):
         x, y = left, y + line
-        places.append((head, left - margin, y))
+        places.append((left - margin, y, label, {'ha': 'right'}))
         for word, _, colour, ink in row:
-            artist, w = write(word, color=ink, bbox={
-                'facecolor': colour, 'edgecolor': 'none', 'pad': 2})
-            w += 2 * pad
+            word = plain(word)
+            w = size_of(word)[0] + 2 * pad
             if left < x and x + w > left + width * DPI:
                 x, y = left, y + line
-            places.append((artist, x + pad, y))
+            places.append((x + pad, y, word, {'color': ink, 'bbox': {
+                'facecolor': colour, 'edgecolor': 'none', 'pad': 2}}))
             right, x = max(right, x + w), x + w + gap
         y += margin
     y += margin
@@ -655,8 +651,8 @@ def _draw_words(rows, labels, width, colorbar):
     size = np.array([left + bar_width + margin,
                      y + (ceil(.35 * DPI) if colorbar else 0)])
     figure.set_size_inches(size / DPI)
-    for artist, x, y_word in places:
-        artist.set_position((x / size[0], 1 - y_word / size[1]))
+    for x, y_word, text, look in places:
+        figure.text(x / size[0], 1 - y_word / size[1], text, **look)
     return figure, colorbar and figure.add_axes(np.divide(
         [left, size[1] - y - bar_height, bar_width, bar_height], [*size] * 2))
 
@@ -668,13 +664,12 @@ def _draw_colorbar(axes, kind, percentile, limit, cmap):
             'max' if percentile == 100 else f'P{percentile:g}')
     signed, clipped = kind != 'absolute', name != 'max'
     ticks = [-high, 0, high] if signed else [0, high]
-    bar = axes.figure.colorbar(
+    axes.figure.colorbar(
         ScalarMappable(Normalize(ticks[0], high),
                        COLOURS[kind] if cmap is None else cmap),
-        cax=axes, orientation='horizontal', ticks=ticks, extendfrac=0.03,
+        cax=axes, orientation='horizontal', ticks=ticks,
         extend=('both' if signed else 'max') if clipped else 'neither')
-    bar.outline.set(edgecolor=FRAME, linewidth=0.6)
-    axes.tick_params(length=2, width=0.6, color=FRAME, pad=2, labelsize=7)
+    axes.tick_params(color=FRAME, labelsize='small')
     texts = axes.set_xticklabels(['\u2212' + name] * signed + ['0', name])
     texts[0].set_ha('left')
     texts[-1].set_ha('right')

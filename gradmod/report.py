@@ -3,10 +3,10 @@ as `modified` and `override_in` report it."""
 from collections.abc import Sequence
 
 
-def table(rows):
+def table(rows, align=str.ljust):
     """Rows of strings as text, in columns."""
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return '\n'.join('  '.join(cell.ljust(width) for cell, width
+    return '\n'.join('  '.join(align(cell, width) for cell, width
                                in zip(row, widths)).rstrip() for row in rows)
 
 

@@ -580,10 +580,8 @@ class SaliencyFunction:
         if not self._listed:
             return [values]
         names = [v.name for v in self.inputs]
-        if isinstance(values, Mapping):
-            if len(values) != len(names) or set(values) != set(names):
-                raise ValueError(f'expected a dict of {names}, got '
-                                 f'{list(values)}')
+        if (isinstance(values, Mapping) and len(values) == len(names)
+                and set(values) == set(names)):
             return [values[name] for name in names]
         if not isinstance(values, (list, tuple)) or len(values) != len(names):
             raise TypeError(f'expected a list of {len(names)} arrays, or a dict '
@@ -637,12 +635,11 @@ class SaliencyFunction:
 
     def _check_out(self, out, maps):
         v = maps[0]
-        if len(maps) > 1 or out.shape != v.shape:  # or filled in part
-            raise ValueError(f'expected out to be an array of shape {v.shape}, '
-                             f'for one map alone, got {np.shape(out)}')
-        if not np.can_cast(v.dtype, out.dtype, 'same_kind'):
-            raise TypeError(f'expected out to be of a dtype for {v.dtype}, got '
-                            f'{out.dtype}')
+        if (len(maps) > 1 or out.shape != v.shape  # or filled in part
+                or not np.can_cast(v.dtype, out.dtype, 'same_kind')):
+            raise ValueError(f'expected out to be of shape {v.shape} and a dtype '
+                             f'for {v.dtype}, for one map alone, got {out.shape} '
+                             f'and {out.dtype}')
 
     def _compute(self, arrays, start, fixed):
         n = len(arrays[0])

@@ -9,9 +9,10 @@ import theano.tensor as T
 
 from ._theano import Assert, Variable, ancestors
 from .base import is_composite
+from .cam import last_layer
 from .errors import describe, is_float_tensor, perhaps
 from .expression import override_in
-from .graphs import graft, is_spatial, nodes_below, roots
+from .graphs import graft, roots
 from .logits import logits_of
 from .methods import as_list
 from .network import modified, named_layers
@@ -170,7 +171,7 @@ class Score:
         if self.x is None:
             self._check_input(x)
         above = {*ancestors([z])}
-        layer = _last(x, z, names or above) if layer is None else layer
+        layer = last_layer(x, z, names or above) if layer is None else layer
         self.layer_name, self.wrt_name = [
             ', '.join(names.get(v, str(v)) for v in some) for some in ([layer], x)]
         outputs = [v for v in (z, layer) if v is not None]
@@ -277,20 +278,6 @@ class Score:
         other.classes = self._checked(classes, maximal)
         other._choose()
         return other
-
-
-def _last(x, z, layers):
-    """The last of some layers on the way from x to z that has pixels."""
-    spatial, last = set(), None
-    for node in nodes_below(x, [z]):
-        order = getattr(node.op, 'new_order', [0])  # samples stay in front
-        if [*order[:1]] == [0] and (
-                is_spatial(node) or spatial.intersection(node.inputs)):
-            spatial.update(node.outputs)
-            for v in node.outputs:
-                if 2 < v.ndim in [i.ndim for i in x] and v in layers:
-                    last = v
-    return last
 
 
 def has_classes(target):

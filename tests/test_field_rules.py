@@ -89,8 +89,7 @@ def test_parameters(rule, name, expected):
     for value in '1.5', 2j, T.zvector():
         with pytest.raises(TypeError):
             rule(closed, **{name: value})(T.vector())
-    with pytest.raises(TypeError, match=r'Perhaps you meant %s\((rectify, )?'
-                       r'%s=0.5\)$' % (rule.__name__, name)):
+    with pytest.raises(TypeError, match=f'{rule.__name__}: .* options, got .*5'):
         rule(.5)
 
 

@@ -616,7 +616,8 @@ def test_lines_of_words(colorbar, tmp_path):
     figure = plot_words(words, maps, ['label', 'b\nc', '', 'd'], width=3,
                         colorbar=colorbar)
     figure.canvas.draw()
-    labels, texts = figure.texts[:4], figure.texts[4:]
+    labels, texts = ([t for t in figure.texts if t.get_ha() == ha]
+                     for ha in ('right', 'left'))
     assert [t.get_text() for t in labels] == ['label', 'b c', '', 'd']
     assert [t.get_text() for t in texts[30:33]] == [r'\$5', 'or', r'\$6']
     assert texts[-1].get_text() == 'two lines'
