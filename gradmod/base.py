@@ -275,11 +275,10 @@ class ModifiedBackprop:
         if y.broadcastable == x.broadcastable and _surely_of_shape([x], y):
             known.append(g)
         if not _surely_of_shape(known, result):
-            for i in range(x.ndim):  # Theano drops those that it can prove
-                result = Assert(
-                    f'{self!r}.grad: the gradient does not have the shape of '
-                    f'the input: dimension {i} differs')(
-                        result, T.eq(result.shape[i], x.shape[i]))
+            result = Assert(f'{self!r}.grad: the gradient does not have the '
+                            'shape of the input')(result, *[
+                                T.eq(result.shape[i], x.shape[i])
+                                for i in range(x.ndim)])
         return conform(result, type)
 
 

@@ -590,14 +590,7 @@ class SaliencyFunction:
 
     def _check_images(self, images, wanted):
         if not isinstance(getattr(images, 'shape', None), tuple):
-            try:
-                images = np.asarray(images)
-            except ValueError:  # of different shapes
-                images = np.empty(len(images), object)
-            if images.dtype == object:
-                raise TypeError('expected one array of images, got objects of '
-                                'different kinds: images and their classes are '
-                                'two arguments')
+            images = np.asarray(images)
             # Python's numbers have no dtype: of integers, only their values.
             if images.dtype.kind in 'iuf' and (wanted.dtype in T.float_dtypes or (
                     images == images.astype(wanted.dtype)).all()):

@@ -570,19 +570,15 @@ def plot_reports(reports):
         known = measure in MEASURES  # from -1 to 1, for equal maps
         start = ['trained'] * (first.cascading and known)
         ticks = start + first.names
-        for report in reports.values():
+        for title, report in reports.items():
             axes.plot([1] * len(start) + list(report.mean(measure)),
-                      '.-' if first.cascading else '.')
+                      '.-' if first.cascading else '.', label=title)
         axes.axhline(0, color='.7', linewidth=.8)
         axes.set(title=measure, xticks=range(len(ticks)))
         if known:
-            axes.set_ylim(-1.05 if axes.get_ylim()[0] < -.5 else -.55, 1.05)
+            axes.set_ylim(-1.05, 1.05)
         axes.set_xticklabels(ticks, rotation=90, fontsize=7)
-    # As labels, titles that begin with "_" would be left out.
-    legend = axes.legend(axes.lines[:len(reports)], [''] * len(reports),
-                         fontsize=7)
-    for text, title in zip(legend.texts, reports):
-        text.set_text(str(title).replace('\n', ' '))
+    axes.legend(fontsize=7)
     return figure
 
 
