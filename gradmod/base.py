@@ -303,7 +303,7 @@ def check_rule(rule, function=True):
     Nothing would call the gradient of a copy of the old recipe.
     """
     kind = rule if isinstance(rule, type) else type(rule)
-    if hasattr(kind, 'plan') or hasattr(kind, 'of_layers'):
+    if hasattr(kind, 'plan') or getattr(kind, 'of_layers', False):
         raise TypeError(f'{kind.__name__} is for layers: pass their network, and '
                         "lrp.EpsilonPlus() or lrp.Composite({'a': lrp.ZPlus()})")
     has_gradient = hasattr(kind, 'grad') or hasattr(kind, 'L_op')

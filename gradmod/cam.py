@@ -240,9 +240,11 @@ def _axis_of_channels(score, x, given, alike):
     # From the layer up to x: every variable, and the axis of the channels.
     places = {name: list(walk([(A, axis)], above))
               for name, axis in axes.items()}
-    found = next((name for name in axes if 1 in [
-        axis for v, axis in places[name]
-        if v.owner and is_spatial(v.owner)][:1]), None)
+
+    def nearest(name):  # of the convolution or pooling, which has axis 1
+        return next((axis for v, axis in places[name]
+                     if v.owner and is_spatial(v.owner)), None)
+    found = next((name for name in axes if nearest(name) == 1), None)
     if given is not None and found not in (None, given):
         raise ValueError(f'the layer has {found}, not {given}')
     name = found or given or score.data_format

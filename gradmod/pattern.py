@@ -191,8 +191,8 @@ class Patterns(Mapping):
                 f'{name}/{field}': value for name, s in self.statistics.items()
                 for field, value in s._asdict().items()})
 
-    @staticmethod
-    def load(path):
+    @classmethod
+    def load(cls, path):
         """Read what `save` wrote.
 
         Parameters
@@ -219,7 +219,7 @@ class Patterns(Mapping):
                              for fields in layers.values()):
             raise ValueError(f'{path}: expected what Patterns.save wrote, got '
                              f'arrays of other names: {[*layers]}')
-        return Patterns({k: Statistics(**v) for k, v in layers.items()})
+        return cls({k: Statistics(**v) for k, v in layers.items()})
 
 
 def fit_patterns(network, batches, batch_size=64, progress=False):

@@ -10,7 +10,7 @@ import theano.tensor as T
 from theano import scalar
 from theano.ifelse import IfElse
 
-from ._theano import DimShuffle, OpFromGraph, Variable
+from ._theano import DimShuffle, OpFromGraph, TensorVariable, Variable
 from . import cam, deeplift, methods
 from .base import is_composite
 from .errors import check_count, describe, name_of, perhaps
@@ -184,7 +184,7 @@ def _explain(score, target, method, layer, reduce, options):
         result = method(score, score.x, **options)
         maps = [reduce(v) if reduce else v for v in as_list(result)]
         for v in maps:
-            if not (isinstance(v, Variable) and getattr(v, 'ndim', 0)):
+            if not (isinstance(v, TensorVariable) and v.ndim):
                 raise TypeError('expected method (or reduce) to return a tensor, '
                                 f'got {describe(v)}')
         if len(maps) not in (1, len(as_list(score.x))):
@@ -365,7 +365,7 @@ def _warn_of_graph(score, method, givens, stacklevel=3):
     said, composite = {}, is_composite(score.rule)
     for v in _above([score.value], [], givens):
         op = v.owner and v.owner.op
-        composite |= hasattr(op, 'of_layers')
+        composite |= getattr(op, 'of_layers', False)
         if isinstance(op, OpFromGraph) and 'grad' in vars(op):
             said['grad'] = (
                 f'{op}.grad was assigned, which Theano 1.0 ignores: derive '

@@ -129,6 +129,15 @@ def test_gradcam_with_channels_last(given):
           want(IMAGES).transpose(0, 2, 3, 1), 'float64')
 
 
+def test_gradcam_of_pixels_with_channels_last():
+    x = T.dtensor4('x')
+    A, images = abs(x), IMAGES.transpose(0, 2, 3, 1)
+    f = at(A, (A ** 2).sum(axis=(1, 2, 3)), x, data_format='channels_last')
+    values = abs(images)
+    cams = (values * 2 * values.mean(axis=(1, 2), keepdims=True)).sum(axis=3)
+    close(f(images), cams[..., np.newaxis] + 0 * images, 'float64')
+
+
 def test_gradcam_at_the_size_of_the_layer():
     # the only map there is of a layer of another rank than the input
     words = T.dmatrix('words')

@@ -3,9 +3,11 @@ import pytest
 import theano
 import theano.tensor as T
 from lasagne.layers import DenseLayer, InputLayer
+from theano.tensor.signal.pool import pool_2d
 
 from gradmod import GuidedBackprop, modified, saliency_map
 from gradmod.deeplift import deeplift
+from gradmod.graphs import nodes_above
 
 from . import reference
 from .models import (CLASSES, LABELS, X, close, compiled, mlp, rng,
@@ -89,12 +91,20 @@ def test_a_maximum():
         np.testing.assert_allclose(maps, want)
 
 
+def test_maximal_pooling_alone_has_a_rule():
+    x = T.dtensor4('x')
+    for mode in 'max', 'average_inc_pad':
+        z = pool_2d(x, (2, 2), ignore_border=True, mode=mode).sum(axis=(2, 3))
+        ops = {str(node.op) for node in nodes_above([
+            saliency_map(z, target=0, method='deeplift', input_var=x)])}
+        assert (mode == 'max') == any('RescaleMaximum' in op for op in ops)
+
+
 @pytest.mark.slow
 def test_max_pooling_is_complete():
     x = T.dtensor4('x')
     K = rng.randn(2, 2, 2)
-    z = (T.signal.pool.pool_2d(x, (2, 2), ignore_border=True)
-         * K).sum(axis=(2, 3))
+    z = (pool_2d(x, (2, 2), ignore_border=True) * K).sum(axis=(2, 3))
     images = rng.randint(0, 3, (4, 2, 4, 4)).astype('float64')  # with ties
     b = rng.randint(0, 3, (2, 4, 4)).astype('float64')
     maps, error = explained(z, x, images, baseline=b, mode='FAST_RUN')

@@ -622,7 +622,7 @@ def test_what_is_known_to_be_0_is_not_computed():
             assert len(dots) == wanted
 
 
-@pytest.mark.parametrize('rule', [rule for rule, _, _ in DOTS])
+@pytest.mark.parametrize('rule', [rule for rule, _, _ in DOTS] + [lrp.Flat()])
 def test_values_above_a_rectifier(rule):
     x, r = values(5, 3), values(5, 2)
     W, V = values(3, 3), values(3, 2)
