@@ -48,9 +48,9 @@ import theano.tensor as T
 from ._theano import Constant, Variable
 from .base import ModifiedBackprop
 from .device import is_transfer
-from .errors import describe, name_of, perhaps
+from .errors import describe, name_of
 from .graphs import conform, graft, inputs_of, walk
-from .network import Place
+from .network import Place, find_layers
 from .op import GradientOverrideOp, expanded
 from .rules import like
 
@@ -653,9 +653,8 @@ class Composite:
             The names of all layers, by layer.
         """
         for key, _ in self.rules:
-            if not callable(key) and key not in {*names, *names.values()}:
-                raise ValueError(f'no layer {key!r} in the network: '
-                                 + perhaps(key, list(names.values())))
+            if not callable(key):
+                find_layers(key, names)
         rows, refused = [], []
         for layer, name in names.items():
             rule, here, norm = self.rule_for(layer, name), layer, None

@@ -299,6 +299,15 @@ def named_layers(network):
             for i, layer in enumerate(layers)}
 
 
+def find_layers(wanted, names, one=False):
+    """What is wanted, itself or by its name; of one name, several if not `one`."""
+    found = [layer for layer, name in names.items() if wanted in (layer, name)]
+    if not found or one and len(found) > 1:
+        raise ValueError(f'expected a layer, got {describe(wanted)}, the name of '
+                         f'{len(found)}: {perhaps(wanted, [*names.values()])}')
+    return found
+
+
 def _places(names):
     for layer, name in names.items():
         here = []
@@ -331,10 +340,7 @@ def _rows(places, names, rule, select):
             found = [i for i, place in enumerate(places)
                      if place.attribute and wanted(place)]
             if isinstance(selector, (str, Layer)):
-                name = names.get(selector, selector)
-                if name not in names.values():
-                    raise ValueError(f'no layer {name!r} in the network: '
-                                     + perhaps(name, list(names.values())))
+                name = names[find_layers(selector, names)[0]]
                 if not found:
                     raise _nothing(rule, name, [
                         (p, _reason(p)) for p in places if p.name == name])

@@ -18,9 +18,9 @@ import numpy as np
 from theano.compile import SharedVariable
 
 from ._theano import Variable
-from .errors import describe, is_float_tensor, name_of, perhaps
+from .errors import describe, is_float_tensor, name_of
 from .graphs import inputs_of, nodes_below, walk
-from .network import flatten, named_layers
+from .network import find_layers, flatten, named_layers
 from .report import table
 from .saliency import compile_saliency_function
 from .score import has_classes, is_word
@@ -638,24 +638,19 @@ def _shared_variables(output, x):
 def _steps(network, x, layers):
     """Pairs of the name of a step and what it randomizes; all parameters."""
     if isinstance(network, Variable):
-        parts = {p: (p.name or f'#{i}', [p])
-                 for i, p in enumerate(_shared_variables(network, x))}
+        parts = {p: [p] for p in _shared_variables(network, x)}
+        names = {p: p.name or f'#{i}' for i, p in enumerate(parts)}
         default = list(parts)[::-1]
     else:
         from lasagne.layers import get_all_layers
-        parts = {layer: (name, layer.get_params())
-                 for layer, name in named_layers(network).items()
+        names = {layer: name for layer, name in named_layers(network).items()
                  if layer.get_params()}
+        parts = {layer: layer.get_params() for layer in names}
         default = [v for v in get_all_layers(network)[::-1] if v in parts]
 
     def find(wanted):
-        found = [part for v, part in parts.items() if wanted in (v, part[0])]
-        if len(found) != 1:
-            raise ValueError(
-                'expected layers to have one of those with parameters, got '
-                f'{describe(wanted)}, the name of {len(found)}: '
-                + perhaps(wanted, [name for name, _ in parts.values()]))
-        return found[0]
+        (part,) = find_layers(wanted, names, one=True)
+        return names[part], parts[part]
 
     if isinstance(layers, Mapping):
         steps = [(str(key), [p for v in flatten(value) for p in find(v)[1]])
@@ -664,8 +659,7 @@ def _steps(network, x, layers):
         steps = [find(v) for v in (default if layers is None else layers)]
     if not steps:
         raise ValueError('found nothing to randomize')
-    return steps, list(dict.fromkeys(
-        p for _, inside in parts.values() for p in inside))
+    return steps, list(dict.fromkeys(flatten(parts)))
 
 
 def _functions(measures, data_format):

@@ -10,12 +10,12 @@ import theano.tensor as T
 from ._theano import Assert, Variable, ancestors
 from .base import is_composite
 from .cam import last_layer
-from .errors import describe, is_float_tensor, perhaps
+from .errors import describe, is_float_tensor
 from .expression import override_in
 from .graphs import graft, roots
 from .logits import logits_of
 from .methods import as_list
-from .network import modified, named_layers
+from .network import find_layers, modified, named_layers
 
 # Lasagne is imported inside of functions: expressions do not need it.
 
@@ -111,13 +111,13 @@ class Score:
         self._layers = {v: names[v] for v in get_all_layers(self._network)}
         if isinstance(self._target, tuple) and not all(
                 isinstance(i, numbers.Integral) for i in self._target[:1]):
-            self._network = self._find(self._target[0])
+            (self._network,) = find_layers(
+                self._target[0], self._layers, one=True)
             self._target = self._target[1:]
             self._layers = {v: names[v] for v in get_all_layers(self._network)}
-        if self._wrt is not None:
-            self._wrt = self._find(self._wrt)
-        if self._layer is not None:
-            self._layer = self._find(self._layer)
+        self._wrt, self._layer = [
+            find_layers(v, self._layers, one=True)[0] if v is not None else v
+            for v in (self._wrt, self._layer)]
         known = {v.input_var: (v.name, tuple(v.shape)) for v in self._layers
                  if isinstance(v, InputLayer)}
         wanted, found = self.inputs or list(known), {}
@@ -141,15 +141,6 @@ class Score:
         self.inputs = list(found)
         self.names, self.shapes = map(list, zip(*found.values()))
         self.data_format = 'channels_first'
-
-    def _find(self, wanted):
-        """The layer of the network that is wanted, itself or by its name."""
-        found = [v for v, name in self._layers.items() if wanted in (v, name)]
-        if len(found) != 1:
-            raise ValueError(
-                f'expected a layer below what is explained, got {wanted!r}, which '
-                f'{len(found)} are: {perhaps(wanted, [*self._layers.values()])}')
-        return found[0]
 
     def _build(self, rule):
         """The logits and the layer, with a rule on the way to x."""
