@@ -86,15 +86,13 @@ class ModifiedBackprop:
         super().__init_subclass__(**options)
         for name in 'L_op', 'R_op':  # methods of Theano's ops
             if hasattr(cls, name):
-                raise TypeError(
-                    f'{cls.__name__}.{name} would never be called: define '
-                    'grad(self, inputs, out_grads)')
+                raise TypeError(f'{cls.__name__}.{name} would never be called: '
+                                'define grad(self, inputs, out_grads)')
 
     def __init__(self, nonlinearity):
         if not callable(nonlinearity):
-            raise TypeError(
-                f'{type(self).__name__}: expected a function such as rectify '
-                f'before its options, got {describe(nonlinearity)}')
+            raise TypeError(f'{type(self).__name__}: expected a function before '
+                            f'its options, got {describe(nonlinearity)}')
         self.nonlinearity = nonlinearity
         self.ops = {}
 
@@ -148,9 +146,8 @@ class ModifiedBackprop:
         A rule that extends another one's `grad` passes on the parameters that
         that one has.
         """
-        raise NotImplementedError(
-            f'{type(self).__name__} does not say what gradient to use: define '
-            'grad(self, inputs, out_grads), which returns one for each input')
+        raise NotImplementedError(f'{type(self).__name__} does not define '
+                                  'grad(self, inputs, out_grads)')
 
     def __call__(self, *inputs):
         """Apply the nonlinearity.
@@ -202,9 +199,8 @@ class ModifiedBackprop:
         if isinstance(y, (list, tuple)) and len(y) == 1:
             (y,) = y
         if not is_float_tensor(y):
-            raise TypeError(
-                f'{self!r}: expected {name_of(self.nonlinearity)} to return one '
-                f'float tensor variable (see .astype), got {describe(y)}')
+            raise TypeError(f'{self!r}: expected one float tensor (see .astype) of '
+                            f'{name_of(self.nonlinearity)}, got {describe(y)}')
         y = T.as_tensor_variable(y)
         return GradientOverrideOp(
             stand_ins, [y if inputs == stand_ins else move_to_device(y)],
@@ -241,9 +237,8 @@ class ModifiedBackprop:
         if not isinstance(results, (list, tuple)):
             results = [results]
         if len(results) != len(inputs):
-            raise TypeError(
-                f'{self!r}.grad: expected {len(inputs)} gradient(s), one for '
-                f'each input, got {len(results)}')
+            raise TypeError(f'{self!r}.grad: expected a gradient for each of '
+                            f'{len(inputs)} input(s), got {len(results)}')
         results = [self._as_gradient(r, x, w.type, y, g)
                    for r, x, w in zip(results, inputs, wrt)]
         true = iter(true_gradients(
@@ -255,9 +250,8 @@ class ModifiedBackprop:
         """One gradient as a variable; None for the true one."""
         if x.dtype in T.discrete_dtypes:
             if result is not None and is_zero(result) not in ('yes', True):
-                raise TypeError(
-                    f'{self!r}.grad: expected None for the input of dtype '
-                    f'{x.dtype}, without gradient, got {describe(result)}')
+                raise TypeError(f'{self!r}.grad: expected None for the input of '
+                                f'dtype {x.dtype}, got {describe(result)}')
             return x.zeros_like(theano.config.floatX)  # as Theano's own ops do
         if (result is None or
                 isinstance(getattr(result, 'type', None), DisconnectedType)):
@@ -268,9 +262,8 @@ class ModifiedBackprop:
                       else T.fill(x, np.asarray(result, x.dtype)))
         if not (isinstance(result, TensorVariable) and result.ndim == x.ndim
                 and result.dtype not in T.complex_dtypes):
-            raise TypeError(
-                f'{self!r}.grad: expected a real tensor of {x.ndim} '
-                f'dimensions, like the input, got {describe(result)}')
+            raise TypeError(f'{self!r}.grad: expected a real tensor of {x.ndim} '
+                            f'dimensions, got {describe(result)}')
         known = [x]
         if y.broadcastable == x.broadcastable and _surely_of_shape([x], y):
             known.append(g)
@@ -309,9 +302,8 @@ def check_rule(rule, function=True):
     has_gradient = hasattr(kind, 'grad') or hasattr(kind, 'L_op')
     if not (issubclass(kind, ModifiedBackprop) or
             function and callable(rule) and not has_gradient):
-        raise TypeError(
-            f'expected a rule, such as GuidedBackprop, got {describe(rule)}. '
-            'Rules are derived from gradmod.ModifiedBackprop')
+        raise TypeError('expected a rule, derived from gradmod.ModifiedBackprop, '
+                        f'got {describe(rule)}')
 
 
 def override_gradient(function=None, grad=None):

@@ -158,8 +158,7 @@ def override_in(outputs, rule, match=None, select=None):
     if relatives and match is select is None:
         warnings.warn(
             f'override_in leaves alone what is no ReLU: {_counts(relatives)}. '
-            'To include a function f of these, apply GuidedGradient(f) as well: by '
-            'names of layers, or to what is returned here', stacklevel=2)
+            'To include a function f, apply GuidedGradient(f) as well', stacklevel=2)
     told = match or select or isinstance(rule, ModifiedBackprop)
     hidden = '' if told else _hidden(outputs)
     if hidden:

@@ -495,6 +495,5 @@ class _Swap:
             del vars(layer)['_gradmod_swaps']
         if self.done and found is not rule:
             raise RuntimeError(
-                f'while {name_of(rule)} was in place, something else set '
-                f'{name}.{attribute} to {name_of(found)}. What was there at '
-                f'first is put back: {name_of(self.kept)}')
+                f'{name}.{attribute} was set to {name_of(found)} while '
+                f'{name_of(rule)} was there: {name_of(self.kept)} is put back')

@@ -46,9 +46,8 @@ class GradientOverrideOp(OpFromGraph):
         parents = parents_since(inputs[0])
         for variable in walk([output] + gradients, parents):
             if getattr(variable, 'default_update', None) is not None:
-                raise ValueError(
-                    f'{name} draws random numbers, one for all its uses: draw '
-                    f'outside, and let the function refer to {variable}')
+                raise ValueError(f'{name} draws random numbers, one for all its '
+                                 f'uses: draw outside, and refer to {variable}')
         captured = captured_variables(inputs + [output_grad],
                                       [output] + gradients)
         older = [v for v in walk(captured, parents) if not parents(v)]
@@ -93,9 +92,8 @@ class GradientOverrideOp(OpFromGraph):
         return graft(self.gradients, memo)
 
     def R_op(self, inputs, eval_points):
-        raise NotImplementedError(
-            f'{self} has no forward mode (theano.Rop): its gradient is an '
-            'override, which need not be the derivative of anything')
+        raise NotImplementedError(f'{self} has no forward mode (theano.Rop): its '
+                                  'gradient is the derivative of nothing')
 
 
 def expanded(node):

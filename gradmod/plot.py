@@ -79,9 +79,8 @@ def normalize(values, percentile=99.5, limit=None):
     [-1.  0.  1.]
     """
     if not (0 < percentile <= 100 and (limit is None or 0 < limit < np.inf)):
-        raise ValueError('normalize: expected percentile above 0, up to 100, '
-                         'and limit above 0 and finite, got '
-                         f'{percentile!r} and {limit!r}')
+        raise ValueError('normalize: expected 0 < percentile <= 100 and 0 < limit '
+                         f'< inf, got {percentile!r} and {limit!r}')
     values = _real('normalize: values', values).astype(float)
     finite = np.isfinite(values)
     values[~finite] = np.nan
@@ -284,9 +283,8 @@ def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
     if spatial_dims is None:
         spatial_dims = 3 if images.ndim == 5 else 2
     if spatial_dims not in SPACE or (slices is not None and spatial_dims != 3):
-        raise ValueError('plot_saliency: expected spatial_dims 1, 2 or 3, and '
-                         f'slices of volumes alone, got {spatial_dims!r} and '
-                         f'{slices!r}')
+        raise ValueError('plot_saliency: expected spatial_dims 1, 2 or 3 (slices: '
+                         f'3), got {spatial_dims!r} and slices={slices!r}')
     space, signals = SPACE[spatial_dims], None
     if space == 'T':
         data_format = data_format or 'channels_first'
@@ -399,8 +397,8 @@ def plot_words(words, saliency, labels=None, kind='signed', percentile=100,
     if not (len(words) == len(saliency) == len(labels) in range(1, ROWS + 1)
             and kind in ('signed', 'absolute') and 0 < width < np.inf):
         raise ValueError(
-            f'plot_words: expected up to {ROWS} sentences, as many maps and '
-            "labels, the kind 'signed' or 'absolute', and width above 0, got "
+            f'plot_words: expected up to {ROWS} sentences, maps and labels, the '
+            "kind 'signed' or 'absolute', width above 0, got "
             f'{(len(words), len(saliency), len(labels), kind, width)}')
     rows = []
     for i, (sentence, values) in enumerate(zip(words, saliency)):
@@ -408,9 +406,8 @@ def plot_words(words, saliency, labels=None, kind='signed', percentile=100,
         if (isinstance(sentence, str) or values.ndim not in (1, 2)
                 or len(values) != len(sentence)):
             raise ValueError(
-                f'plot_words: expected words[{i}] to be a list of words, and '
-                f'saliency[{i}] to have as many numbers or vectors, got '
-                f'{sentence!r} and the shape {values.shape}')
+                f'plot_words: expected a list as words[{i}] and as many values as '
+                f'saliency[{i}], got {sentence!r} and the shape {values.shape}')
         values = _reduce(values.reshape(len(sentence), -1), kind)
         rgb = map_to_rgb(values.T, kind, percentile, limit, cmap)[0]
         ink = np.where(rgb.dot(LUMA) < 0.5, 'white', 'black')
@@ -507,9 +504,8 @@ def _as_nhwc(name, array, data_format, like=None, space='HW',
         views.pop('N' + space, None)  # one channel, or the channels last
     if len(views) > 1:
         raise ValueError(
-            f'{name}: the shape {array.shape} may be {" or ".join(views)}; '
-            "set data_format='channels_first' or 'channels_last', and give "
-            'what has no channels an axis for them: array[:, np.newaxis]')
+            f'{name}: the shape {array.shape} may be {" or ".join(views)}; set '
+            'data_format, and give each an axis of channels: array[:, np.newaxis]')
     return views.popitem()
 
 
@@ -535,10 +531,10 @@ def _as_floats(images):
     low, high = images.min(), images.max()
     if (images.dtype.kind not in 'bf'
             or not -0.001 <= low <= high <= 1.001):  # but for rounding errors
-        raise ValueError('plot_saliency: expected images of uint8, or floats '
-                         f'from 0 to 1, got {images.dtype} from {low:g} to '
-                         f'{high:g}; perhaps you meant images / 255, or '
-                         'images + mean, or spatial_dims=1 for signals')
+        raise ValueError(
+            'plot_saliency: expected images of uint8, or floats from 0 to 1, got '
+            f'{images.dtype} from {low:g} to {high:g}; perhaps you meant images / '
+            '255, images + mean, or spatial_dims=1 for signals')
     return np.clip(images.astype(float), 0, 1)
 
 

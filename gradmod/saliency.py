@@ -307,8 +307,7 @@ def compile_saliency_function(network, rule=None, target=None,
         score = score.of(classes, maximal=True)
     if score.value.ndim == 0:
         raise TypeError('expected the target to give one score for each sample, '
-                        'such as z[:, 2], got one for the whole batch: maps '
-                        'would depend on its size')
+                        'such as z[:, 2], got one for the whole batch')
     _warn_of_graph(score, method, givens, 4)  # one more, of the decorator
     maps, errors = _explain(score, target, method, layer, reduce, options)
     details = {'scores': score.value}
@@ -602,18 +601,16 @@ class SaliencyFunction:
                              f'{wanted.name or "the input"}, got {images.shape}')
         if not np.can_cast(images.dtype, wanted.dtype):
             raise TypeError(
-                f'expected images of dtype {wanted.dtype} for '
-                f'{wanted.name or "the input"}, got {images.dtype}, which it '
-                f'cannot hold exactly: convert by .astype({wanted.dtype!r})')
+                f'expected {wanted.dtype} for {wanted.name or "the input"}, got '
+                f'{images.dtype}: convert by .astype({wanted.dtype!r})')
         return images
 
     def _check_classes(self, target, n):
         """A list of the matrix of classes, if the function takes one."""
         if 'classes' not in self._details:
             if target is not None:
-                raise TypeError("expected no target in the call (it was compiled "
-                                "for 'all', a unit or a function), got "
-                                f'{describe(target)}')
+                raise TypeError("expected no target in the call (it is 'all', a "
+                                f'unit or a function), got {describe(target)}')
             return []
         if is_word(target, 'given'):
             raise TypeError('expected a target in the call (it was compiled for '

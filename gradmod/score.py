@@ -95,9 +95,8 @@ class Score:
         self.classes = None
         if has_classes(target):
             if self.z.ndim != 2:
-                raise TypeError(
-                    'expected an output of shape (samples, classes), or a function '
-                    f'or a unit for the target, got {describe(self.z)}')
+                raise TypeError('expected an output of shape (samples, classes) or '
+                                f'another target, got {describe(self.z)}')
             self.classes = self._checked(target)
         self._choose()
 
@@ -125,9 +124,8 @@ class Score:
             known.setdefault(v, (v.name, (None,) * v.ndim))
         for v in wanted:
             if v not in known:
-                raise ValueError('expected input_var to be an input of the '
-                                 f'network, one of {list(known)}, got '
-                                 f'{describe(v)}')
+                raise ValueError('expected input_var to be one of the inputs '
+                                 f'{list(known)}, got {describe(v)}')
             if v.owner:  # an expression, whose values nobody has
                 above = roots([v])
                 if len(above) != 1 or not is_float_tensor(above[0]):
@@ -187,9 +185,8 @@ class Score:
                 'Of indices of words, say by wrt which layer has the embeddings')
         for v in x:
             if not (is_float_tensor(v) and v.ndim > 1):
-                raise TypeError('expected input_var (or wrt) to be a float '
-                                'variable of shape (samples, ...), got '
-                                f'{describe(v)}')
+                raise TypeError('expected input_var (or wrt) to be floats of shape '
+                                f'(samples, ...), got {describe(v)}')
             above = {*ancestors([v])}
             if sum(u in above for u in x) > 1:
                 raise ValueError(f'{v} is made from another of {x}, or is one: '
@@ -301,10 +298,10 @@ def as_classes(target, count=None):
         return np.where(np.arange(counts.max()) < counts,
                         first[:, :counts.max()], -1)
     if classes.dtype.kind not in 'iu' or classes.ndim > 1:
-        raise TypeError("expected target to be None, 'max', a class as an int, a "
-                        'vector of ints or a matrix of zeros and ones (or, when '
-                        "it is compiled, 'all', a tuple of indices or a function "
-                        f'of the logits), got {describe(target)}')
+        raise TypeError(
+            "expected target to be None, 'max', an int, a vector of ints or a "
+            "matrix of zeros and ones (or, when it is compiled, 'all', a tuple of "
+            f'indices or a function of the logits), got {describe(target)}')
     wrong = classes.astype('int64') < 0
     if count is not None:
         wrong |= classes >= count
