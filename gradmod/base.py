@@ -268,10 +268,10 @@ class ModifiedBackprop:
         if y.broadcastable == x.broadcastable and _surely_of_shape([x], y):
             known.append(g)
         if not _surely_of_shape(known, result):
-            result = Assert(f'{self!r}.grad: the gradient does not have the '
-                            'shape of the input')(result, *[
-                                T.eq(result.shape[i], x.shape[i])
-                                for i in range(x.ndim)])
+            for i in range(x.ndim):  # of one for all, Theano loses the words
+                result = Assert(f'{self!r}.grad: not of the shape of the input: '
+                                f'dimension {i} differs')(
+                                    result, T.eq(result.shape[i], x.shape[i]))
         return conform(result, type)
 
 

@@ -406,7 +406,7 @@ def plot_words(words, saliency, labels=None, kind='signed', percentile=100,
         if (isinstance(sentence, str) or values.ndim not in (1, 2)
                 or len(values) != len(sentence)):
             raise ValueError(
-                f'plot_words: expected a list as words[{i}] and as many values as '
+                f'plot_words: expected a list as words[{i}], as many values as '
                 f'saliency[{i}], got {sentence!r} and the shape {values.shape}')
         values = _reduce(values.reshape(len(sentence), -1), kind)
         rgb = map_to_rgb(values.T, kind, percentile, limit, cmap)[0]

@@ -72,8 +72,7 @@ def test_what_is_none():
     y = T.nnet.relu(T.fmatrix('x'))
     for rule in (T.tanh, None, {None: GuidedBackprop}, OldRecipe,
                  OldRecipe(T.nnet.relu), lambda f: OldRecipe(f), lambda f: f):
-        with pytest.raises(TypeError, match='expected a rule, such as .*, got '
-                           '.* are derived from gradmod.ModifiedBackprop'):
+        with pytest.raises(TypeError, match='from gradmod.ModifiedBackprop'):
             override_in(y, rule)
     for rule in (T.nnet.relu, int, GuidedBackprop.grad,
                  lambda f: GuidedBackprop):
