@@ -573,12 +573,12 @@ def plot_reports(reports):
         for title, report in reports.items():
             axes.plot([1] * len(start) + list(report.mean(measure)),
                       '.-' if first.cascading else '.', label=title)
-        axes.axhline(0, color='.7', linewidth=.8)
+        axes.axhline(0, color='.7')
         axes.set(title=measure, xticks=range(len(ticks)))
         if known:
             axes.set_ylim(-1.05, 1.05)
-        axes.set_xticklabels(ticks, rotation=90, fontsize=7)
-    axes.legend(fontsize=7)
+        axes.set_xticklabels(ticks, rotation='vertical', fontsize='small')
+    axes.legend(fontsize='small')
     return figure
 
 
