@@ -413,11 +413,11 @@ def lines_and_colours(axes):
             np.concatenate([image.get_array() for image in axes.images]))
 
 
-@pytest.mark.parametrize('image_format, shape', [
-    ('channels_first', 'NCT'), ('channels_first', 'NTC'),
-    ('channels_last', 'NTC'), ('channels_last', 'NT'),
-    ('channels_first', 'N1T'), ('channels_first', 'NT1')])
-def test_signals(image_format, shape):
+@pytest.mark.parametrize('shape, last, overlay, kwargs', [
+    ('NCT', False, 1, {}), ('NTC', False, 1, {'kind': 'absolute'}),
+    ('NTC', True, 1, {'limit': 2}), ('NT', True, 1, {'cmap': 'gray'}),
+    ('N1T', False, 1, {'percentile': 50}), ('NT1', False, .25, {})])
+def test_signals(shape, last, overlay, kwargs):
     signals, maps = 100 * rng.randn(2, 4, 7) + 10, rng.randn(2, 4, 7)
     if 'C' not in shape:
         maps = maps[:, :1]
@@ -425,9 +425,10 @@ def test_signals(image_format, shape):
     given = {'NT': lambda m: m[:, 0], 'NTC': lambda m: m.transpose(0, 2, 1),
              'NT1': lambda m: m.transpose(0, 2, 1)}.get(shape, lambda m: m)
     figure = plot_saliency(
-        signals if image_format == 'channels_first'
-        else signals.transpose(0, 2, 1), {'a': given(maps), 'b': given(other)},
-        labels=['c', 'd'], data_format=image_format, spatial_dims=1)
+        signals.transpose(0, 2, 1) if last else signals,
+        {'a': given(maps), 'b': given(other)}, labels=['c', 'd'],
+        data_format='channels_last' if last else 'channels_first',
+        spatial_dims=1, overlay=overlay, **kwargs)
     assert len(figure.axes) == 2 * 2 + 1
     for i, axes in enumerate(figure.axes[:4]):
         row, column = divmod(i, 2)
@@ -435,9 +436,10 @@ def test_signals(image_format, shape):
         for line, channel in zip(lines, signals[row]):
             low, high = min(channel), max(channel)
             np.testing.assert_allclose(line, (channel - low) / (high - low))
-        map = [maps, other][column][row]  # all its channels have one scale
-        np.testing.assert_array_equal(colours, np.broadcast_to(
-            map_to_rgb(map), (4, 7, 3)))
+        # all channels of a map have one scale
+        rgb = map_to_rgb([maps, other][column][row], **kwargs)
+        np.testing.assert_allclose(colours, np.broadcast_to(
+            overlay * rgb + 1 - overlay, (4, 7, 3)))
         assert axes.get_title() == ('' if row else 'ab'[column])
         assert axes.get_ylabel() == ('' if column else 'cd'[row])
 
@@ -450,18 +452,6 @@ def test_a_signal_without_channels_flat_or_of_integers():
         got, colours = lines_and_colours(figure.axes[0])
         np.testing.assert_allclose(got, [line])
         np.testing.assert_allclose(colours, [[RED, BLUE, WHITE]])
-
-
-def test_options_of_signals():
-    signals, maps = rng.randn(2, 3, 2, 5)
-    for kwargs in {'kind': 'absolute'}, {'limit': 2}, {'cmap': 'gray'}:
-        figure = plot_saliency(signals, maps, spatial_dims=1, **kwargs)
-        for axes, map in zip(figure.axes, maps):
-            np.testing.assert_array_equal(lines_and_colours(axes)[1],
-                                          map_to_rgb(map, **kwargs))
-    figure = plot_saliency(signals, maps, spatial_dims=1, overlay=.25)
-    np.testing.assert_allclose(lines_and_colours(figure.axes[2])[1],
-                               .25 * map_to_rgb(maps[2]) + .75)
 
 
 @pytest.mark.parametrize('length, size, width, way', [
@@ -532,12 +522,12 @@ def test_axes_of_volumes(axes):
 def test_words(kwargs):
     words = [['a', 'b', 'c'], ['d'], list('efghi')]
     maps = [rng.randn(len(sentence), 4) for sentence in words]
+    numbers = [abs(map).max(axis=1) if 'kind' in kwargs else map.sum(axis=1)
+               for map in maps]
     figure = plot_words(words, maps, labels=['x', '', 'z'], **kwargs)
     options = dict({'percentile': 100}, **kwargs)
     expected = []
-    for sentence, map in zip(words, maps):
-        values = (abs(map).max(axis=1) if 'kind' in kwargs
-                  else map.sum(axis=1))
+    for sentence, values in zip(words, numbers):
         for word, colour in zip(sentence, map_to_rgb([values], **options)[0]):
             dark = .299 * colour[0] + .587 * colour[1] + .114 * colour[2] < .5
             expected.append((word, colour, 'white' if dark else 'black'))
@@ -548,10 +538,8 @@ def test_words(kwargs):
             text.get_bbox_patch().get_facecolor()[:3], colour)
     assert [text.get_text() for text in figure.texts
             if text not in drawn] == ['x', '', 'z'] and len(drawn) == 9
-    numbers = plot_words(words, [
-        abs(map).max(axis=1) if 'kind' in kwargs else map.sum(axis=1)
-        for map in maps], labels=['x', '', 'z'], **kwargs)
-    assert numbers.html == figure.html
+    assert plot_words(words, numbers, ['x', '', 'z'],
+                      **kwargs).html == figure.html
 
 
 def test_words_as_html():
