@@ -381,6 +381,8 @@ def test_report():
         ['#9 LeakyRectifierLayer', 'nonlinearity', 'rectify',
          'GuidedBackprop(rectify)']]
     assert 'logits' in report.left_alone[1][1]
+    assert len({line.index('left') for line in lines
+                if 'left' in line}) == 1  # in columns
     assert len(report) == len(list(report)) == 2
     for everything in lambda place: True, object, [None, object]:
         with modified(net, ZeroBackprop, everything) as everywhere:

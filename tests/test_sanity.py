@@ -533,18 +533,21 @@ def test_maps_that_are_zero(net):
 
 
 def test_how_reports_are_drawn():
-    reports = {
-        '_a\nb': report_of([[.5], [.2], [0]], ssim=np.array([[0, 0, -1.]]).T),
-        'c': report_of([[.4], [.2], [.1]], ssim=np.array([[0, 0, .5]]).T)}
+    own_values = [.01, .02, 0]  # of a measure of one's own
+    reports = {title: report_of(np.transpose([values]), **{
+        'ssim': np.transpose([[0, 0, last]]),
+        'mine': np.transpose([own_values])})
+        for title, values, last in [('_a\nb', [.5, .2, 0], -1.),
+                                    ('c', [.4, .2, .1], .5)]}
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         figure = plot_reports(reports)
         figure.canvas.draw()
-    a, b = [axes.get_window_extent() for axes in figure.axes]
-    assert 0 < a.x0 and a.x1 < b.x0 and b.x1 < figure.bbox.width
+    a, b, c = [axes.get_window_extent() for axes in figure.axes]
+    assert 0 < a.x0 and a.x1 < b.x0 and c.x1 < figure.bbox.width
     assert a.y0 == b.y0 > 0 and a.height > figure.bbox.height / 2
-    for axes, measure, low in zip(figure.axes, ['spearman', 'ssim'],
-                                  [-.55, -1.05]):
+    *known, own = figure.axes
+    for axes, measure, low in zip(known, ['spearman', 'ssim'], [-.55, -1.05]):
         assert axes.get_title() == measure and axes.get_ylim() == (low, 1.05)
         assert [t.get_text() for t in axes.get_xticklabels()] == [
             'trained', 'step 0', 'step 1', 'step 2']
@@ -552,35 +555,27 @@ def test_how_reports_are_drawn():
             assert_array_equal(line.get_ydata(), [1, *report.mean(measure)])
             assert (line.get_marker(), line.get_linestyle()) == ('.', '-')
         assert list(axes.lines[2].get_ydata()) == [0, 0]
-    legend = axes.get_legend()
+    # nothing is known of where it starts, and all of it is to be seen
+    assert_array_equal(own.lines[0].get_ydata(), own_values)
+    assert len(own.get_xticklabels()) == 3
+    low, high = own.get_ylim()
+    assert -.002 < low <= 0 and .02 <= high < .022
+    legend = own.get_legend()
     assert [t.get_text() for t in legend.texts] == ['_a b', 'c']
     assert [h.get_color() for h in legend.get_lines()] == [
         line.get_color() for line in axes.lines[:2]]
     alone, less = report_of([[.5], [.2], [.1]], False), report_of([[0]], False)
-    for bad in {}, dict(reports, a=alone), {'a': alone, 'b': less}:
+    for bad in {}, {'a': alone, **reports}, {'a': alone, 'b': less}:
         with pytest.raises(ValueError, match='same'):
             plot_reports(bad)
     # steps that do not build on each other; many need room
     report = report_of(np.arange(20).reshape(20, 1) / 20, False)
     (axes,) = report.plot().axes
-    assert axes.figure.get_size_inches()[0] > figure.get_size_inches()[0] / 2
+    assert axes.figure.bbox.width > a.x1 - a.x0 + 100
     assert axes.lines[0].get_linestyle() == 'None'
     assert np.array_equal(axes.lines[0].get_ydata(), np.arange(20) / 20)
     assert list(axes.get_xticks()) == list(range(20))
     assert axes.get_legend().texts[0].get_text() == 'gradient'
-
-
-def test_how_measures_of_ones_own_are_drawn():
-    for values in (0., 1112, -50), (.01, .02, 0):
-        known, own = plot_reports({'a': report_of(
-            [[.5], [.2], [.1]], mine=np.array([values]).T)}).axes
-        assert known.get_ylim() == (-.55, 1.05)
-        # nothing is known of where it starts, and all of it is to be seen
-        assert_array_equal(own.lines[0].get_ydata(), values)
-        assert len(own.get_xticklabels()) == 3
-        low, high = own.get_ylim()
-        assert low <= min(values) and max(values) <= high
-        assert high - low < 1.2 * np.ptp(values)
 
 
 def test_imports_nothing_that_it_may_not_need():
