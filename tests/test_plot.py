@@ -587,7 +587,7 @@ def test_lines_of_words(colorbar):
     (['ab'], [[1, 2]], {}), ([['a'], ['b']], [[1], [1, 0]], {}),
     ([['a']], [[[[1]]]], {}), ([['a']], [1], {})])
 def test_errors_of_words(words, saliency, kwargs):
-    with pytest.raises(ValueError, match='plot_words: expected'):
+    with pytest.raises(ValueError, match='plot_words'):
         plot_words(words, saliency, **kwargs)
 
 
@@ -601,28 +601,28 @@ VOLUME = np.zeros((4, 4, 4))
 
 
 @pytest.mark.parametrize('images, maps, kwargs, word', [
-    ((3,), Z, {}, 'images: '), ((0, 4), Z, {}, 'images: '),
-    ((2, 4, 5, 2), Z, {}, 'where C is 1 or 3'),
-    ((4, 8, 8), Z, {'data_format': 'channels_first'}, 'HW or CHW or NCHW'),
+    ((3,), Z, {}, 'images'), ((0, 4), Z, {}, 'images'),
+    ((2, 4, 5, 2), Z, {}, 'images'),
+    ((4, 8, 8), Z, {'data_format': 'channels_first'}, 'CHW'),
     (Z, Z, {'data_format': 'NCHW'}, 'channels_last'),
-    ((3, 4, 5), Z, {}, "data_format='channels_first'"),
-    ((3, 4, 3), Z, {}, 'CHW or HWC'), ((2, 3, 4, 3), Z, {}, 'data_format'),
+    ((3, 4, 5), Z, {}, 'data_format'), ((3, 4, 3), Z, {}, 'data_format'),
+    ((2, 3, 4, 3), Z, {}, 'data_format'),
     ((3, 3), np.zeros((3, 3, 3)), {}, 'maps[0]'),
     (ZEROS, {'b': ZEROS[:, 1:]}, {}, "maps['b']"),
     (ZEROS, [(ZEROS[0], [1, 2])], {}, 'same shape'),
     ((33, 4, 4), np.zeros((33, 4, 4)), {}, '32'),
-    (np.int64([[0, 1]]), Z[:1], {}, 'int64'), (Z + 1.5, Z, {}, '/ 255'),
+    (np.int64([[0, 1]]), Z[:1], {}, 'int64'), (Z + 1.5, Z, {}, '255'),
     (Z - .5, Z, {}, '-0.5'), (Z + np.nan, Z, {}, 'nan'),
     (Z, Z, {'kind': 'sign'}, 'absolute'),
     (Z, Z, {'kind': 'rgb', 'cmap': 'gray'}, 'cmap'),
     (Z, Z, {'titles': ['a', 'b']}, 'titles'), (Z, Z, {'titles': []}, 'titles'),
     (ZEROS, ZEROS, {'labels': ['a']}, 'labels'),
     (Z, Z, {'spatial_dims': 4}, 'spatial'), (Z, Z, {'slices': 2}, 'slices'),
-    ((2, 4, 9), np.zeros((2, 3, 9)), S, 'where C is 1 or 4'),
-    ((1, 2, 3, 4), Z, S, 'images: '), ([1, np.nan], [[1, 2]], S, 'finite'),
-    ((11, 1, 4, 4, 4), np.zeros((11, 4, 4, 4)), {}, 'got 33'),
-    ((1, 1, 4, 4, 4), VOLUME, {'slices': 0}, 'got 0'),
-    ((1, 1, 4, 4, 4), VOLUME, {'slices': -1}, 'got 0')])
+    ((2, 4, 9), np.zeros((2, 3, 9)), S, 'maps[0]'),
+    ((1, 2, 3, 4), Z, S, 'images'), ([1, np.nan], [[1, 2]], S, 'finite'),
+    ((11, 1, 4, 4, 4), np.zeros((11, 4, 4, 4)), {}, '33'),
+    ((1, 1, 4, 4, 4), VOLUME, {'slices': 0}, '0'),
+    ((1, 1, 4, 4, 4), VOLUME, {'slices': -1}, '0')])
 def test_errors(images, maps, kwargs, word):
     images = np.zeros(images) if isinstance(images, tuple) else images
     with pytest.raises(ValueError, match=re.escape(word)):
@@ -639,15 +639,14 @@ def test_numbers_out_of_range(name, values):
 
 
 @pytest.mark.parametrize('values, got', [
-    ([1j], 'complex128 from list'), (np.array([['a']]), '<U1 from ndarray'),
-    (T.matrix('x'), 'object from TensorVariable'),
-    (iter([Z]), 'object from list_iterator')])
+    ([1j], 'complex128'), (np.array([['a']]), '<U1'),
+    (T.matrix('x'), 'TensorVariable'), (iter([Z]), 'list_iterator')])
 def test_what_is_no_array_of_real_numbers(values, got):
     for call, name in [
             (normalize, 'values'), (map_to_rgb, 'saliency'),
             (lambda maps: plot_saliency(Z, {'a': maps}), "maps.'a'."),
             (lambda maps: plot_words([['a']], [maps]), 'saliency.0.')]:
-        with pytest.raises(TypeError, match=f'{name}: .*, got {got}'):
+        with pytest.raises(TypeError, match=f'{name}.*{got}'):
             call(values)
 
 
