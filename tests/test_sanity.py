@@ -537,6 +537,7 @@ def test_how_reports_are_drawn():
     a, b, c = [axes.get_window_extent() for axes in figure.axes]
     assert 0 < a.x0 and a.x1 < b.x0 and c.x1 < figure.bbox.width
     assert a.y0 == b.y0 > 0 and a.height > figure.bbox.height / 2
+    assert figure.get_constrained_layout()  # long names have their room
     *known, own = figure.axes
     for axes, measure, low in zip(known, ['spearman', 'ssim'], [-.55, -1.05]):
         assert axes.get_title() == measure and axes.get_ylim() == (low, 1.05)
@@ -562,7 +563,7 @@ def test_how_reports_are_drawn():
     # steps that do not build on each other; many need room
     report = report_of(np.arange(20).reshape(20, 1) / 20, False)
     (axes,) = report.plot().axes
-    assert axes.figure.bbox.width > a.x1 - a.x0 + 100
+    assert axes.figure.get_size_inches()[0] > 4
     assert axes.lines[0].get_linestyle() == 'None'
     assert np.array_equal(axes.lines[0].get_ydata(), np.arange(20) / 20)
     assert list(axes.get_xticks()) == list(range(20))
