@@ -587,7 +587,7 @@ def test_somebody_else_sets_a_nonlinearity():
             raise KeyboardInterrupt
     # the innermost one says so
     with unchanged(net), modified(net, GuidedBackprop):
-        with pytest.raises(RuntimeError, match='Deconv.* 1.* tanh'):
+        with pytest.raises(RuntimeError, match='tanh'):
             with modified(net, DeconvNet):
                 layer(net, '1').nonlinearity = tanh
         assert initials(net) == 'GGG'
@@ -604,7 +604,7 @@ def test_somebody_else_before_another_rule():
             applied = [modified(net, GuidedBackprop)]
             layer(net, '0').nonlinearity = tanh
             applied.append(modified(net, DeconvNet, select=tanh))
-            with pytest.raises(RuntimeError, match='Guided.* tanh'):
+            with pytest.raises(RuntimeError, match='tanh'):
                 for i in order:
                     applied[i].undo()
             for report in applied:
