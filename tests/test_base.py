@@ -1,6 +1,7 @@
 import copy
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import lasagne
 import numpy as np
@@ -13,10 +14,10 @@ from theano.sandbox.rng_mrg import MRG_RandomStreams
 import gradmod
 from gradmod import (DeconvNet, GuidedBackprop, ModifiedBackprop, ZeroBackprop,
                      lrp)
-from gradmod._theano import Apply, Op, change_flags
+from gradmod._theano import change_flags
 from gradmod.base import check_rule, is_composite
 
-from . import reference
+from . import models, reference
 from .internals import RandomStreams, generic
 from .models import PY
 
@@ -28,6 +29,7 @@ relu = lasagne.nonlinearities.rectify
 Z = np.array([[-1, 2, -3], [4, -5, 6]], 'float32')
 W = np.array([[1, 2, 3], [-4, -5, 6]], 'float32')
 GUIDED = reference.elementwise(reference.guided, Z, W)
+x, y = T.fmatrices('xy')
 
 
 class Returns(ModifiedBackprop):
@@ -60,53 +62,41 @@ def saliency(rule, mode=PY):
                            mode=mode, on_unused_input='ignore')
 
 
-def check(values, outputs, want, mode=PY, rtol=1e-7):
+def check(values, outputs, want, mode=PY, rtol=1e-7, atol=0):
     """`outputs` for `values`, a dict of those of the inputs, are as wanted."""
     f = theano.function(list(values), outputs, mode=mode,
                         on_unused_input='ignore')
     got = f(*values.values())
     assert len(got) == len(want)
     for a, b in zip(got, want):
-        np.testing.assert_allclose(a, b, rtol=rtol)
+        np.testing.assert_allclose(a, b, rtol, atol)
 
 
-# The question that this library answers
-
-def test_acceptance(capsys):
-    x = T.tensor3('x')
-    l_in = lasagne.layers.InputLayer((4, 3, 5), input_var=x)
-    l_hidden = lasagne.layers.DenseLayer(l_in, 12, nonlinearity=relu)
-    l_second = lasagne.layers.DenseLayer(l_hidden, 8, nonlinearity=relu)
-    l_out = lasagne.layers.DenseLayer(l_second, 5, nonlinearity=None)
-    plain = theano.grad(
-        lasagne.layers.get_output(l_out, deterministic=True)[3, 1], x)
+def test_acceptance(capsys):  # the question that this library answers
+    net, weights = models.mlp('float32', (4, 3, 5), None)
+    x = models.saliency_input(net)
+    plain = theano.grad(lasagne.layers.get_output(net)[3, 1], x)
 
     modded_relu = Recipe(relu)
-    for layer in lasagne.layers.get_all_layers(l_out):
+    for layer in lasagne.layers.get_all_layers(net):
         if getattr(layer, 'nonlinearity', None) is relu:
             layer.nonlinearity = modded_relu
-    out = lasagne.layers.get_output(l_out, deterministic=True)
+    out = lasagne.layers.get_output(net)
     jacobian = theano.gradient.jacobian(out[3], x)
     single = theano.grad(out[3, 1], x)
     assert capsys.readouterr().out == 'It works\n'  # two layers of one type
 
-    X = np.random.RandomState(0).randn(4, 3, 5).astype(x.dtype)
-    params = lasagne.layers.get_all_param_values(l_out)
-    weights = list(zip(params[::2], params[1::2]))
-    _, want_out = reference.mlp_forward(X, weights)
-    g = np.zeros((5,) + want_out.shape)
-    g[range(5), 3, range(5)] = 1
+    X = np.random.RandomState(0).randn(4, 3, 5).astype('float32')
+    g = np.zeros((3, 4, 3))
+    g[range(3), 3, range(3)] = 1
     want = np.array([reference.mlp_backward(X, weights, row, reference.guided)
                      for row in g])
     want_plain = reference.mlp_backward(X, weights, g[1], reference.plain)
     assert np.abs(want_plain - want[1]).max() > 1e-3
-    f = theano.function([x], [out, jacobian, single, plain], mode=FAST)
-    for got, wanted in zip(f(X), [want_out, want, want[1], want_plain]):
-        assert got.shape == wanted.shape
-        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    check({x: X}, [out, jacobian, single, plain],
+          [reference.mlp_forward(X, weights)[1], want, want[1], want_plain],
+          FAST, rtol=1e-4, atol=1e-5)
 
-
-# The wrapper
 
 def test_one_op_for_each_type_of_input():
     calls = []
@@ -185,19 +175,13 @@ class Times(ModifiedBackprop):
         return (out_grads[0] * self.factor,)
 
 
-@pytest.mark.parametrize('make, message', [
-    (lambda: GuidedBackprop(None), 'GuidedBackprop: expected a function'),
-    (lambda: ModifiedBackprop('relu'), r"expected.*got str \('relu'\)$"),
-    (lambda: Times(.5), r'Perhaps you meant Times\(rectify, factor=0.5\)'),
-    (lambda: gradmod.GradientReversal(.5),
-     r'Perhaps you meant GradientReversal\(factor=0.5\)'),
-    (lambda: type('Nothing', (ModifiedBackprop,), {
-        '__init__': lambda self: ModifiedBackprop.__init__(self, 3)})(),
-     r'Nothing: expected.*got int \(3\)$'),
-    *((lambda args=args: gradmod.override_gradient(*args), 'expected two func')
+@pytest.mark.parametrize('make', [
+    lambda: GuidedBackprop(None), lambda: Times(.5),
+    lambda: gradmod.GradientReversal(.5),
+    *(lambda args=args: gradmod.override_gradient(*args)
       for args in [(3, relu), (relu, None), (), (None, 3)])])
-def test_functions_must_be_callable(make, message):
-    with pytest.raises(TypeError, match=message):
+def test_functions_must_be_callable(make):
+    with pytest.raises(TypeError, match='function'):
         make()
 
 
@@ -215,8 +199,7 @@ def test_what_a_subclass_may_define():
     assert type('Mine', (ModifiedBackprop, Keeper), {}, key=3).key == 3
     Forgetful = type('Forgetful', (ModifiedBackprop,), {
         '__init__': lambda self, factor: None})
-    with pytest.raises(TypeError, match=r'Forgetful.__init__: expected it to '
-                       r'call super\(\).__init__'):
+    with pytest.raises(TypeError, match='Forgetful.*super'):
         Forgetful(2)(T.fvector())
     with pytest.raises(NotImplementedError, match='ModifiedBackprop.*define'):
         ModifiedBackprop(relu)(T.fmatrix())
@@ -227,7 +210,6 @@ def test_around_another_nonlinearity():
     rule(T.fmatrix())
     other = rule.around(T.tanh)
     assert other.calls == 0 and other.ops == {} and rule.nonlinearity is relu
-    x, y = T.fmatrices('xy')
     z = other(x)
     check({x: Z}, [z, theano.grad(z.sum(), x)],
           [np.tanh(Z), np.full_like(Z, 3)], rtol=1e-6)
@@ -239,17 +221,14 @@ def test_around_another_nonlinearity():
 
 
 def test_nonlinearity_must_return_one_float_tensor():
-    for returned, got in [
-            (lambda z: [z, z], 'list'), (lambda z: z * 1j, r'matrix\)$'),
-            (lambda z: z > 0, r'matrix\): cast it, by .astype\(x.dtype\)')]:
-        with pytest.raises(TypeError, match=r'^GuidedBackprop\(.*\): expected '
-                           f'.* to return one float.*{got}'):
+    for returned, got in [(lambda z: [z, z], 'list'),
+                          (lambda z: z * 1j, r'matrix\)$'),
+                          (lambda z: z > 0, 'astype')]:
+        with pytest.raises(TypeError, match=r'^GuidedBackprop\(.*' + got):
             GuidedBackprop(returned)(T.fmatrix())
     f = saliency(GuidedBackprop(lambda z: [T.nnet.relu(z)]))  # a list of one
     np.testing.assert_array_equal(f(Z, W), GUIDED)
 
-
-# What grad may return
 
 @pytest.mark.parametrize('returned, expected', [
     (lambda z, g: (2 * g,), 2 * W), (lambda z, g: 2 * g, 2 * W),
@@ -266,19 +245,15 @@ def test_grad_may_return(returned, expected):
     np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize('returned, message', [
-    (lambda z, g: None, 'got None: forgot to return'),
-    (lambda z, g: (g, g), r'1 gradient\(s\), one for each input, got 2'),
-    (lambda z, g: g.sum(axis=0), r'2 dimensions.*got.*float32, vector'),
-    (lambda z, g: np.zeros(3), r'2 dimensions.*got.*vector'),
-    (lambda z, g: g * 1j, 'real tensor.*got.*complex'),
-    (lambda z, g: 1j, 'real tensor.*got complex'),
-    (lambda z, g: 'g', 'real tensor.*got str'),
-    (lambda z, g: 10 ** 30, r'real tensor.*got int \(10')])
-def test_grad_may_not_return(returned, message):
+@pytest.mark.parametrize('returned, got', [
+    (lambda z, g: None, 'None.*return'), (lambda z, g: (g, g), '2'),
+    (lambda z, g: g.sum(axis=0), 'vec'), (lambda z, g: np.zeros(3), 'vec'),
+    (lambda z, g: g * 1j, 'complex'), (lambda z, g: 1j, 'complex'),
+    (lambda z, g: 'g', 'str'), (lambda z, g: 10 ** 30, 'int')])
+def test_grad_may_not_return(returned, got):
     rule = Returns(returned)
-    with pytest.raises(TypeError, match=r'(?s)^Returns\(rectify\)\.grad: '
-                       'expected.*' + message):
+    with pytest.raises(TypeError, match=r'(?s)^Returns\(rectify\)\.grad: .*'
+                       'got.*' + got):
         rule(T.fmatrix())
     assert rule.ops == {}
 
@@ -289,8 +264,7 @@ def test_grad_may_not_return(returned, message):
 @modes
 def test_gradient_of_another_shape_is_an_error_at_run_time(returned, mode):
     f = saliency(Returns(returned), mode)
-    with pytest.raises(AssertionError, match=r'Returns\(rectify\)\.grad.*'
-                       'shape of the input: dimension'):
+    with pytest.raises(AssertionError, match=r'Returns\(rectify\).*shape'):
         f(Z, W)
 
 
@@ -306,35 +280,31 @@ def test_shape_of_the_output_may_differ_from_that_of_the_input():
     # g then has another shape than z, and says nothing about the gradient's
     def nonlinearity(z):
         return T.nnet.relu(z)[:, :2]
-    z, row = T.fmatrix(), T.frow()
-    for rule, x, value, i in [
-            (Returns(lambda z, g: g, nonlinearity), z, Z, 1),
-            (Returns(lambda z, g: g, lambda z: z + theano.shared(Z)), row,
+    for rule, z, value, i in [
+            (Returns(lambda z, g: g, nonlinearity), x, Z, 1),
+            (Returns(lambda z, g: g, lambda z: z + theano.shared(Z)), T.frow(),
              Z[:1], 0)]:
-        f = theano.function([x], theano.grad(rule(x).sum(), x), mode=PY)
+        f = theano.function([z], theano.grad(rule(z).sum(), z), mode=PY)
         with pytest.raises(AssertionError, match=f'dimension {i}'):
             f(value)
     rule = Returns(lambda z, g: T.set_subtensor(z.zeros_like()[:, :2], g),
                    nonlinearity)
-    check({z: Z}, [theano.grad(rule(z).sum(), z)], [[[1, 1, 0], [1, 1, 0]]])
+    check({x: Z}, [theano.grad(rule(x).sum(), x)], [[[1, 1, 0], [1, 1, 0]]])
 
 
 def test_disconnected_on_request():
     rule = Returns(lambda z, g: theano.gradient.disconnected_type())
-    z = T.fmatrix('z')
     with pytest.raises(theano.gradient.DisconnectedInputError):
-        theano.grad(rule(z).sum(), z)
-    zeros = theano.grad(rule(z).sum(), z, disconnected_inputs='ignore')
-    other = theano.grad((rule(z) + 2 * z).sum(), z)  # the other way counts
-    check({z: Z}, [zeros, other], [0 * Z, 0 * Z + 2])
+        theano.grad(rule(x).sum(), x)
+    zeros = theano.grad(rule(x).sum(), x, disconnected_inputs='ignore')
+    other = theano.grad((rule(x) + 2 * x).sum(), x)  # the other way counts
+    check({x: Z}, [zeros, other], [0 * Z, 0 * Z + 2])
 
-
-# What a nonlinearity and a rule may carry
 
 def test_integer_variables_in_the_closure():
-    n, z = theano.shared(np.int64(3)), T.fmatrix('z')
-    y = GuidedBackprop(lambda z: z * T.arange(n).astype('float32'))(z)
-    check({z: Z}, [y, theano.grad(y.sum(), z)], [Z * [0, 1, 2], Z > 0])
+    n = theano.shared(np.int64(3))
+    y = GuidedBackprop(lambda z: z * T.arange(n).astype('float32'))(x)
+    check({x: Z}, [y, theano.grad(y.sum(), x)], [Z * [0, 1, 2], Z > 0])
 
 
 def with_an_update(z):
@@ -352,8 +322,7 @@ def test_random_draws(streams):
             Returns(lambda z, g: g + random.normal(size=z.shape)),
             GuidedBackprop(lambda z: theano.scan(
                 lambda row: row * random.uniform(size=row.shape), z)[0])]:
-        with pytest.raises(ValueError, match=r'^%s\(.*draws random numbers.*'
-                           'draw outside' % type(rule).__name__):
+        with pytest.raises(ValueError, match=r'^(Guided|Returns).*random'):
             rule(z)
     # a draw made outside is a captured variable
     mask = T.cast(random.uniform(size=(2, 3)) < .5, 'float32')
@@ -372,20 +341,13 @@ def test_two_threads_first_use_one_wrapper():
         started.wait(30)  # both are inside, whatever the scheduler does
         return T.nnet.relu(z)
     rule = GuidedBackprop(nonlinearity)
-    inputs, outputs = T.fmatrices('xy'), {}
-    threads = [threading.Thread(
-        target=lambda x: outputs.update({x: rule(x)}), args=(x,))
-        for x in inputs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(rule.ops) == 1 and len(outputs) == 2
-    assert len({y.owner.op for y in outputs.values()}) == 1
+    with ThreadPoolExecutor(2) as pool:
+        outputs = list(pool.map(rule, [x, y]))
+    assert len(rule.ops) == len({out.owner.op for out in outputs}) == 1
     assert theano.config.compute_test_value == 'off'
-    for z, y in outputs.items():
-        w = T.fmatrix('w')
-        check({z: Z, w: W}, [theano.grad((y * w).sum(), z)], [GUIDED])
+    w = T.fmatrix('w')
+    gradients = theano.grad((sum(outputs) * w).sum(), [x, y])
+    check({x: Z, y: Z, w: W}, gradients, [GUIDED, GUIDED])
 
 
 def test_test_values_of_what_a_rule_computes_from_what_it_refers_to():
@@ -397,18 +359,13 @@ def test_test_values_of_what_a_rule_computes_from_what_it_refers_to():
     used(T.fvector())
     with change_flags(compute_test_value='raise'):
         new = Times(lambda z: z, T.exp(T.sqr(slope)))
-        for rule, factor in [(used, np.exp(.25)), (new, 1)]:
-            y = rule(z)
-            np.testing.assert_allclose(
-                y.tag.test_value, np.maximum(Z[0], Z[0] * factor), rtol=1e-6)
-            theano.grad(y.sum(), z).tag.test_value
-        d = theano.grad(used(z).sum(), slope)
-        np.testing.assert_allclose(
-            d.tag.test_value,
-            (Z[0] * (Z[0] > 0)).sum() * np.exp(.25), rtol=1e-6)
-        y = new(z)
-        np.testing.assert_allclose(theano.grad(y.sum(), z).tag.test_value,
-                                   np.full(3, np.exp(.25)), rtol=1e-6)
+        positive, factor = Z[0] * (Z[0] > 0), np.exp(.25)
+        for computed, value in [
+                (used(z), np.maximum(Z[0], Z[0] * factor)), (new(z), Z[0]),
+                (theano.grad(used(z).sum(), z), Z[0] > 0),
+                (theano.grad(new(z).sum(), z), np.full(3, factor)),
+                (theano.grad(used(z).sum(), slope), positive.sum() * factor)]:
+            np.testing.assert_allclose(computed.tag.test_value, value, 1e-6)
         h = T.exp(z)
         unknown = GuidedBackprop(lambda u: u * (2 * slope * missing))
         missing = T.fscalar('missing')
@@ -440,16 +397,11 @@ def test_what_is_captured_may_be_computed_from_one_another(mode):
 
 def test_second_and_third_derivative_differentiate_the_expression():
     # grad returns g z^2: the derivatives follow that, not the nonlinearity
-    rule = Returns(lambda z, g: g * z ** 2)
-    z = T.dmatrix('z')
-    first = theano.grad(rule(z).sum(), z)
-    second = theano.grad(first.sum(), z)
-    third = theano.grad(second.sum(), z)
-    check({z: Z.astype('float64')}, [first, second, third],
-          [Z ** 2, 2 * Z, 2 + 0 * Z])
+    first = theano.grad(Returns(lambda z, g: g * z ** 2)(x).sum(), x)
+    second = theano.grad(first.sum(), x)
+    third = theano.grad(second.sum(), x)
+    check({x: Z}, [first, second, third], [Z ** 2, 2 * Z, 2 + 0 * Z])
 
-
-# override_gradient
 
 def _pass_on(inputs, out_grads):
     return out_grads
@@ -460,42 +412,21 @@ def _swap(inputs, out_grads):
     return [g * x, g * y]
 
 
-def _product(x, y):
-    return x * y
-
-
 @gradmod.override_gradient(grad=_swap)
 def swapped_product(x, y):
     """x y, with the gradients exchanged."""
     return x * y
 
 
-class Product(ModifiedBackprop):
-    """The gradients of x y, each times the other."""
-
-    def grad(self, inputs, out_grads):
-        return _swap(inputs, out_grads)
-
-
 @modes
 def test_a_function_of_two(mode):
-    x, y = T.fmatrices('xy')
-    for rule in swapped_product, pickle.loads(pickle.dumps(Product(_product))):
-        out = rule(x, y)
-        first = theano.grad(out.sum(), [x, y])
-        of_squares = theano.grad((out ** 2).sum() / 2, x)  # x y x
-        second = theano.grad(of_squares.sum(), [x, y])
-        check({x: Z, y: W}, [out] + first + second,
-              [Z * W, Z, W, Z * W + Z ** 2, Z * W], mode)
-        assert [len(key) for key in rule.ops] == [2]
-
-
-def test_none_means_the_true_gradient():
-    g = gradmod.override_gradient(
-        lambda x, y: x * y ** 2,
-        lambda inputs, out_grads: [None, inputs[1].zeros_like()])
-    x, y = T.fmatrices('xy')
-    check({x: Z, y: W}, theano.grad(g(x, y).sum(), [x, y]), [W ** 2, Z * 0])
+    out = swapped_product(x, y)
+    first = theano.grad(out.sum(), [x, y])
+    of_squares = theano.grad((out ** 2).sum() / 2, x)  # x y x
+    second = theano.grad(of_squares.sum(), [x, y])
+    check({x: Z, y: W}, [out] + first + second,
+          [Z * W, Z, W, Z * W + Z ** 2, Z * W], mode)
+    assert [len(key) for key in swapped_product.ops] == [2]
 
 
 def test_true_gradients_and_outputs_on_request():
@@ -507,11 +438,11 @@ def test_true_gradients_and_outputs_on_request():
             return clip(inputs, out_grads, true_grads)
     np.testing.assert_array_equal(saliency(Clip(relu))(Z, W),
                                   np.clip(W, -1, 1) * (Z > 0))
-    x, y = T.fmatrices('xy')
     for grad, want in [
             (clip, [np.clip(W, -1, 1), np.clip(Z, -1, 1)]),
+            (lambda i, g: [None, i[1].zeros_like()], [W, 0 * Z]),
             (lambda i, g, outputs: [outputs[0] * g[0], None], [Z * W, Z])]:
-        out = gradmod.override_gradient(_product, grad)(x, y)
+        out = gradmod.override_gradient(lambda x, y: x * y, grad)(x, y)
         check({x: Z, y: W}, theano.grad(out.sum(), [x, y]), want)
     # also where the output is the input
     identity = gradmod.override_gradient(lambda x: x,
@@ -525,7 +456,7 @@ def without_gradient(x, y):
 
 
 def test_function_that_theano_cannot_differentiate():
-    x, y, n = T.fmatrix('x'), T.fmatrix('y'), T.imatrix('n')
+    n = T.imatrix('n')
     values = {x: Z, y: W, n: W.astype('int32')}
     g = gradmod.override_gradient(without_gradient, _swap)
     check(values, theano.grad(g(x, y).sum(), [x, y]), [Z, W])
@@ -548,7 +479,7 @@ def test_function_that_theano_cannot_differentiate():
 
 
 def test_integer_inputs_of_a_function():
-    x, n = T.fmatrix('x'), T.lscalar('n')
+    n = T.lscalar('n')
 
     def product(gradient):
         return gradmod.override_gradient(
@@ -564,17 +495,14 @@ def test_integer_inputs_of_a_function():
     assert y.dtype == 'int64'
     check({n: 3}, [y, theano.grad(y.astype('float64'), n)], [9, 0])
     for returned in lambda n: .5, lambda n: n, lambda n: n * 0.:
-        with pytest.raises(TypeError, match='expected None for the input of '
-                           'dtype int64'):
+        with pytest.raises(TypeError, match='None.*int64'):
             product(returned)(x, n)
 
 
 def test_gradients_are_checked_one_by_one():
-    x, v = T.fmatrix(), T.fvector()
-    for grad, message in [
-            (lambda i, g: g, 'expected 2 gradient.*got 1'),
-            (lambda i, g: [g[0], g[0]], 'expected a real tensor of 1 dim')]:
-        with pytest.raises(TypeError, match=message):
+    v = T.fvector()
+    for grad in lambda i, g: g, lambda i, g: [g[0], g[0]]:
+        with pytest.raises(TypeError, match='expected'):
             gradmod.override_gradient(lambda x, v: x + v, grad)(x, v)
     # v + x has not the shape of v, though it is made of it elementwise
     g = gradmod.override_gradient(
@@ -604,43 +532,27 @@ def test_a_compiled_function_pickles(mode):
     np.testing.assert_array_equal(again(Z, W), GUIDED)
 
 
-@pytest.mark.parametrize('f', [
-    lambda x, y: 2 * x, lambda x, y: 2 * x + y.shape[0] * 0,
-    lambda x, y: 2 * x + theano.gradient.disconnected_grad(y * 0)])
-def test_the_true_gradient_of_what_is_disconnected(f):
-    x, y = T.fmatrices('xy')
-    out = gradmod.override_gradient(f, lambda xs, gs: [gs[0] * 3, None])(x, y)
-    dx, dy = theano.grad(out.sum(), [x, y], disconnected_inputs='ignore')
-    check({x: Z, y: W}, [out, dx, dy], [2 * Z, np.full_like(Z, 3), 0 * W])
-    with pytest.raises(theano.gradient.DisconnectedInputError):
+@pytest.mark.parametrize('of_y, error', [
+    (lambda y: 0, theano.gradient.DisconnectedInputError),
+    (lambda y: y.shape[0] * 0, theano.gradient.DisconnectedInputError),
+    (lambda y: theano.gradient.disconnected_grad(y * 0),
+     theano.gradient.DisconnectedInputError),
+    (lambda y: theano.gradient.undefined_grad(y * 0),
+     theano.gradient.NullTypeGradError)])
+def test_there_may_be_no_true_gradient(of_y, error):
+    out = gradmod.override_gradient(lambda x, y: 2 * x + of_y(y),
+                                    lambda xs, gs: [gs[0] * 3, None])(x, y)
+    check({x: Z, y: W}, [out, theano.grad(out.sum(), x)], [2 * Z, 3 + 0 * Z])
+    with pytest.raises(error):
         theano.grad(out.sum(), y)  # not zero
-
-
-def test_the_true_gradient_of_what_has_none():
-    class NotImplementedGradient(Op):
-        def make_node(self, x):
-            return Apply(self, [x], [x.type()])
-
-        def perform(self, node, inputs, outputs):
-            outputs[0][0] = inputs[0] + 1
-
-        def grad(self, inputs, gs):
-            return [theano.gradient.grad_not_implemented(self, 0, inputs[0])]
-
-    x, y = T.fmatrices('xy')
-    out = gradmod.override_gradient(
-        lambda x, y: x * NotImplementedGradient()(y),
-        lambda xs, gs: [gs[0] * 3, None])(x, y)
-    check({x: Z, y: W}, [out, theano.grad(out.sum(), x)],
-          [Z * (W + 1), np.full_like(Z, 3)])
-    with pytest.raises(theano.gradient.NullTypeGradError):
-        theano.grad(out.sum(), y)
+    if error is theano.gradient.DisconnectedInputError:
+        dy = theano.grad(out.sum(), y, disconnected_inputs='ignore')
+        check({x: Z, y: W}, [dy], [0 * W])
 
 
 def test_which_rules_are_for_layers():
-    composite = lrp.EpsilonPlus()
-    assert is_composite(composite)
+    assert is_composite(lrp.EpsilonPlus())
     assert not is_composite(lrp.EpsilonPlus) and not is_composite(relu)
-    for rule in composite, lrp.EpsilonPlus, lrp.ZPlus(), lrp.ZPlus:
-        with pytest.raises(TypeError, match='is for layers: pass their network'):
+    for rule in lrp.EpsilonPlus(), lrp.EpsilonPlus, lrp.ZPlus(), lrp.ZPlus:
+        with pytest.raises(TypeError, match='layers'):
             check_rule(rule)

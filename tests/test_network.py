@@ -78,6 +78,13 @@ def value(x, shape, *outputs):
     return theano.function([x], list(outputs), mode=PY)(X)
 
 
+def refused(network, *args, error=ValueError):
+    """What is said; nothing is changed."""
+    with unchanged(network), pytest.raises(error) as info:
+        modified(network, *args)
+    return str(info.value)
+
+
 def throw(error):
     raise error
 
@@ -150,8 +157,6 @@ def test_equal_to_swapping_by_hand(kind):
     assert not np.allclose(saliency, gradient)
 
 
-# The network
-
 def test_names():
     x = InputLayer((None, 2, 6))
     dense = NINLayer(x, 6)
@@ -183,15 +188,12 @@ def test_names():
 
 def test_what_is_no_network_and_what_no_rule():
     for network in None, [], {}, [InputLayer((1, 2)), 3]:
-        with pytest.raises(TypeError, match='expected network to be a Lasagn'):
+        with pytest.raises(TypeError, match='Lasagne'):
             modified(network, GuidedBackprop)
     net = mlp(rectify, rectify)
     for rule in None, rectify, lambda f: None, {'0': DeconvNet, '1': 'x'}:
-        with unchanged(net), pytest.raises(TypeError):
-            modified(net, rule)
+        refused(net, rule, error=TypeError)
 
-
-# The rule
 
 def test_a_rule_is_called_once_for_each_nonlinearity():
     calls = []
@@ -206,8 +208,7 @@ def test_a_rule_is_called_once_for_each_nonlinearity():
         made = [p.rule for p in report]
         assert made == made[:2] * 2
         assert [p.layer.nonlinearity for p in report] == made
-    with unchanged(net), pytest.raises(GeneratorExit):
-        modified(net, rule, select=[None, tanh])
+    refused(net, rule, [None, tanh], error=GeneratorExit)
     assert calls[2:] == [rectify, T.nnet.relu, tanh]
 
 
@@ -243,9 +244,7 @@ def test_mapping():
         'no rectifier']
     net = mlp(rectify, rectify)
     for late in '1', layer(net, '1'):
-        with unchanged(net), pytest.raises(
-                ValueError, match='DeconvNet is never used in 1'):
-            modified(net, {None: GuidedBackprop, late: DeconvNet})
+        assert 'never' in refused(net, {None: GuidedBackprop, late: DeconvNet})
     modified(net, {None: DeconvNet, '1': DeconvNet})
     report = modified(of_library()[0], {
         lambda place: place.attribute == 'nonlinearity': DeconvNet,
@@ -279,31 +278,20 @@ def test_composite():
         assert [p.name for p, _ in second.left_alone] == ['input']
         assert net.get_output_for is second[-1].rule
         del net.get_output_for  # back to the method of the class
-        with pytest.raises(RuntimeError, match='set out.get_output_for to'):
+        with pytest.raises(RuntimeError, match='out.get_output_for'):
             second.undo()
     for rule in Composite(), {'0': GuidedBackprop}:
-        with pytest.raises(TypeError, match='no select beside'):
-            modified(net, rule, select='0')
-    with pytest.raises(ValueError, match='Composite: found nothing'):
-        modified(NonlinearityLayer((None, 2)), Composite())
+        assert 'select' in refused(net, rule, '0', error=TypeError)
+    assert 'nothing' in refused(NonlinearityLayer((None, 2)), Composite())
     refusing = Composite()
     refusing.plan = lambda names: throw(OSError())
-    with unchanged(net), pytest.raises(OSError):
-        modified(net, refusing)
+    refused(net, refusing, error=OSError)
 
-
-# The selection
 
 @pytest.mark.parametrize('select, names', [
-    (None, '0147'),
-    ('1', '1'),
-    (DenseLayer, '014'),
-    (rectify, '017'),
-    (leaky_rectify, '2'),
-    (LeakyRectify, '23'),
-    (T.nnet.softplus, '6'),
-    ((tanh, frozenset(['0', '4'])), '045'),
-    (frozenset([None, tanh]), '01457'),
+    (None, '0147'), ('1', '1'), (DenseLayer, '014'), (rectify, '017'),
+    (LeakyRectify, '23'), (T.nnet.softplus, '6'),
+    ((tanh, frozenset(['0', '4'])), '045'), (frozenset([None, tanh]), '01457'),
     (lambda place: place.is_rectifier and place.name != '0', '147'),
     (lambda place: isinstance(place.layer, DenseLayer), '0123456o')])
 def test_select(select, names):
@@ -311,70 +299,51 @@ def test_select(select, names):
         mlp(rectify, rectify, leaky_rectify, LeakyRectify(.2), T.nnet.relu,
             tanh, T.nnet.softplus), rectify, name='7')
     with unchanged(net), modified(net, ZeroBackprop, select) as report:
-        assert [p.name[0] for p in report] == list(names)
         assert [n[0] for n, _ in rules(net)] == list(names)
     assert repr(modified(net, {select: ZeroBackprop})) == repr(report)
 
 
-# Nothing to replace
-
 def test_nothing_to_replace():
     net = mlp(lambda x: x, tanh, leaky_rectify, T.nnet.elu)
     for network in net, get_all_layers(net):
-        with pytest.raises(ValueError) as info:
-            modified(network, GuidedBackprop)
-        first, _, *rows, hint = str(info.value).splitlines()
-        assert 'nothing to replace in the network that ends in out.' in first
-        assert rows[2] == ('2      nonlinearity  leaky_rectify  left alone: '
-                           + NOT_KNOWN) and len(rows) == 5
-        assert hint == 'Perhaps you meant select=leaky_rectify'
+        first, _, *rows, hint = refused(network, GuidedBackprop).splitlines()
+        assert 'in out.' in first and hint.endswith('select=leaky_rectify')
+        assert len(rows) == 5 and rows[2].endswith(NOT_KNOWN)
     assert len(modified(net, GuidedBackprop, select=leaky_rectify)) == 1
 
 
-@pytest.mark.parametrize('rule, select, hint', [
-    (GuidedBackprop, LeakyRectify, ''),
-    (GuidedBackprop, NINLayer, ''),
-    (GuidedBackprop, softmax, ''),  # not called as a predicate
-    (GuidedBackprop, GuidedBackprop(rectify), ''),
-    (GuidedBackprop(tanh), None, 'It replaces tanh alone; its method `around'),
-    (GuidedBackprop(tanh), rectify, 'It replaces tanh alone'),
-    ({}, None, ''),
-    ({LeakyRectify: GuidedBackprop, tanh: ZeroBackprop}, None, '')])
-def test_nothing_selected(rule, select, hint):
+@pytest.mark.parametrize('rule, select', [
+    (GuidedBackprop, LeakyRectify), (GuidedBackprop, NINLayer),
+    (GuidedBackprop, softmax),  # not called as a predicate
+    (GuidedBackprop, GuidedBackprop(rectify)), (GuidedBackprop(tanh), None),
+    (GuidedBackprop(tanh), rectify), ({}, None),
+    ({LeakyRectify: GuidedBackprop, tanh: ZeroBackprop}, None)])
+def test_nothing_selected(rule, select):
     net = NonlinearityLayer(mlp(rectify, T.nnet.elu, sigmoid), rectify)
-    with unchanged(net), pytest.raises(ValueError, match='nothing') as info:
-        modified(net, rule, select)
-    last = str(info.value).splitlines()[-1]
-    assert last.startswith(hint or '#5 NonlinearityLayer')
+    said = refused(net, rule, select)
+    assert ('around' in said) is isinstance(rule, ModifiedBackprop)
+    assert 'nothing' in said and 'select=' not in said
     # no hint that cannot be followed
     layer(net, '0').nonlinearity = net.nonlinearity = sigmoid
-    with pytest.raises(ValueError, match='nothing') as info:
-        modified(net, rule, select)
-    assert ('select=elu' in str(info.value)) is (isinstance(rule, type))
-    assert 'around' not in str(info.value)
+    said = refused(net, rule, select)
+    assert ('select=elu' in said) is isinstance(rule, type)
+    assert 'nothing' in said and 'around' not in said
 
 
 def test_layers_that_are_not_there_or_have_nothing():
     net = DropoutLayer(mlp(rectify, rectify), name='drop')
-    for select, message in [
-            (['1', 'dorp'], "no layer 'dorp' .*perhaps you meant 'drop'"),
-            ('xyz', "'xyz' .* 'input', '0', '1', 'out', 'drop'"),
-            (mlp(rectify), 'no layer <.*DenseLayer')]:
-        with unchanged(net), pytest.raises(ValueError, match=message):
-            modified(net, GuidedBackprop, select)
+    for select, said in [
+            (['1', 'dorp'], "'drop'"), ('xyz', "'input', '0', '1', 'out', 'd"),
+            (mlp(rectify), 'DenseLayer')]:
+        assert said in refused(net, GuidedBackprop, select)
     net = mlp(rectify, leaky_rectify)  # with nothing to replace
     for where in '1', layer(net, '1'):
         for rule, select in (GuidedBackprop, ['0', where]), (
                 {'0': GuidedBackprop, where: GuidedBackprop}, None):
-            with unchanged(net), pytest.raises(ValueError) as info:
-                modified(net, rule, select)
-            first, _, row, *hint = str(info.value).splitlines()
-            assert 'found nothing to replace in 1. What is' in first
-            assert row.startswith('1      nonlinearity  leaky_rectify')
+            first, _, row, *hint = refused(net, rule, select).splitlines()
+            assert 'in 1.' in first and ' leaky_rectify ' in row
             assert len(hint) == (rule is GuidedBackprop)
 
-
-# What is left alone
 
 class ParametricRectifierLayer(Layer):
     """As in later Lasagnes."""
@@ -398,27 +367,23 @@ def test_report():
     Keeping = type('LeakyRectifierLayer', (NonlinearityLayer,), {})
     net = Keeping(Renamed(Secret(ParametricRectifierLayer(net))))
     with modified(net, GuidedBackprop) as report:
-        inside = str(report)
-    assert repr(report) == inside
-    assert [re.split('   *', line) for line in inside.splitlines()] == [
+        lines = str(report).splitlines()
+    assert [re.split('   *', line) for line in lines] == [
         ['layer', 'attribute', 'nonlinearity', 'rule'],
         ['0', 'nonlinearity', 'rectify', 'GuidedBackprop(rectify)'],
         ['1', 'nonlinearity', '<lambda>', f'left alone: {NOT_KNOWN}'],
-        ['2', 'nonlinearity', 'softmax', 'left alone: no rectifier; take the '
-         'gradient of the logits before it'],
+        ['2', 'nonlinearity', 'softmax',
+         f'left alone: {report.left_alone[1][1]}'],
         ['3', 'nonlinearity', 'LeakyRectify', f'left alone: {NOT_KNOWN}'],
         ['out', 'nonlinearity', 'linear', 'left alone: no rectifier'],
         ['#6 ParametricRectifierLayer', '-', '-', f'left alone: {BY_ITSELF}'],
         ['#7 Secret', '-', '-', f'left alone: {BY_ITSELF}'],
         ['#9 LeakyRectifierLayer', 'nonlinearity', 'rectify',
          'GuidedBackprop(rectify)']]
-    assert len({line.index('left') for line in inside.splitlines()
+    assert 'logits' in report.left_alone[1][1]
+    assert len({line.index('left') for line in lines
                 if 'left' in line}) == 1  # in columns
     assert len(report) == len(list(report)) == 2
-    assert report[0] == Place(layer(net, '0'), '0', 'nonlinearity', rectify,
-                              report[0].rule)
-    assert report.left_alone[4][0] == Place(
-        get_all_layers(net)[6], '#6 ParametricRectifierLayer', *[None] * 3)
     for everything in lambda place: True, object, [None, object]:
         with modified(net, ZeroBackprop, everything) as everywhere:
             assert everywhere.left_alone == report.left_alone[4:]
@@ -428,14 +393,10 @@ def test_report():
     assert [(p.attribute, why) for p, why in report.left_alone] == [
         ('function', 'no rectifier'), ('nonlinearity', 'no rectifier')]
     report = modified(net, DeconvNet, select=['1', T.cosh])
-    assert repr(report).splitlines()[1:4] == [
-        '0      nonlinearity  rectify       left alone: not selected; '
-        'ZeroBackprop(rectify) stays',
-        '1      nonlinearity  rectify       DeconvNet(rectify)',
-        'out    function      cosh          DeconvNet(cosh)']
+    assert [str(p.rule) for p in report] == ['DeconvNet(rectify)',
+                                             'DeconvNet(cosh)']
+    assert report.left_alone[0][1].endswith('ZeroBackprop(rectify) stays')
 
-
-# Warnings
 
 @contextlib.contextmanager
 def warns(*messages):
@@ -446,23 +407,16 @@ def warns(*messages):
     caught = [w for w in caught if issubclass(w.category, UserWarning)]
     assert [w.filename for w in caught] == [__file__] * len(messages)
     for warning, message in zip(caught, messages):
-        assert message in f'{warning.message}$'
-
-
-def own_relu(x):
-    return T.maximum(x, 0)
+        assert message in str(warning.message)
 
 
 @pytest.mark.parametrize('unit, what', [
     (leaky_rectify, 'leaky_rectify'), (LeakyRectify(0), 'LeakyRectify'),
-    (T.nnet.elu, 'elu'), (T.nnet.softplus, 'softplus'), (own_relu, 'own_relu'),
-    (functools.partial(T.nnet.relu, alpha=.1), 'partial'),
+    (T.nnet.elu, 'elu'), (T.nnet.softplus, 'softplus'),
     (lambda x: T.nnet.relu(x), '<lambda>')])
 def test_warns_of_rectifiers_left_alone(unit, what):
     net = mlp(rectify, unit, unit, tanh)
-    with warns(what + ' (in 2). To leave them alone: select=lambda place: '
-               'place.is_rectifier. To replace a function f, too: rule with '
-               'select=[None, f]; GuidedGradient'):
+    with warns(f' {what} (in 2)'):
         handle = modified(net, GuidedBackprop)
     handle.undo()
     with warns():  # The advice is followed.
@@ -473,13 +427,9 @@ def test_warns_of_rectifiers_left_alone(unit, what):
 
 
 def test_what_is_said_of_others_left_alone():
-    alone = 'To leave them alone: select=lambda place: place.is_rectifier. '
-    with warns('ParametricRectifierLayer (in #3 ParametricRectifierLayer). '
-               f'{alone}override_in reaches what a layer computes by itself.$'
-               ):
+    with warns('override_in'):
         modified(ParametricRectifierLayer(mlp(rectify)), GuidedBackprop)
-    with warns(f'too: relu (in 1). {alone}To replace a function f, too: '
-               'rule.around with select=[None, f]'):
+    with warns('rule.around'):
         modified(mlp(rectify, T.nnet.relu), GuidedBackprop(rectify))
     with warns():  # a function is told; nothing tells by its name
         modified(mlp(leaky_rectify, rectify), GuidedGradient(leaky_rectify))
@@ -490,7 +440,7 @@ def test_warns_where_no_rule_was_called():
     net = mlp(rectify, rectify)
     get_output(net)
     called = GuidedBackprop(rectify)
-    with warns('no rule was called while in place: call get_output inside'):
+    with warns('call get_output inside'):
         with modified(net, GuidedBackprop):
             pass
     with warns():
@@ -498,7 +448,7 @@ def test_warns_where_no_rule_was_called():
             with modified(net, called) as handle:
                 get_output(net)
         handle.undo()
-        with modified(net, {'0': called, '1': lambda f: own_relu}):
+        with modified(net, {'0': called, '1': lambda f: tanh}):
             pass  # the second cannot tell
         modified(net, Composite()).undo()
         with pytest.raises(OSError), modified(net, called):
@@ -510,14 +460,10 @@ def test_warns_where_no_rule_was_called():
 def test_a_gradient_that_is_never_called():
     net, rule = mlp(rectify, rectify), OldRecipe
     for given in rule, rule(rectify), {'1': rule}, lambda f: rule(f):
-        with unchanged(net), pytest.raises(
-                TypeError, match='are derived from gradmod.ModifiedBackprop'):
-            modified(net, given)
+        assert 'ModifiedBackprop' in refused(net, given, error=TypeError)
     # in the network already
     there = layer(net, '0').nonlinearity = rule(tanh)
-    with warns("OldRecipe.grad is never called: Theano 1.0 ignores the "
-               "recipe's. Derive it from another ModifiedBackprop: from "
-               'gradmod import ModifiedBackprop'):
+    with warns('from gradmod import ModifiedBackprop'):
         modified(net, ZeroBackprop)
     with warns():  # its place is taken
         modified(net, ZeroBackprop, select=there)
@@ -527,13 +473,10 @@ def test_a_warning_that_is_an_error_comes_before_any_change():
     net = mlp(rectify, leaky_rectify)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        with unchanged(net), pytest.raises(UserWarning, match='leaves alone'):
-            modified(net, GuidedBackprop)
+        assert 'alone' in refused(net, GuidedBackprop, error=UserWarning)
         with unchanged(net), pytest.raises(UserWarning, match='no rule was'):
             modified(net, {None: GuidedBackprop}).undo()
 
-
-# Putting back what was there
 
 def test_the_handle():
     net = mlp(rectify, rectify)
@@ -569,15 +512,13 @@ class Stubborn(NonlinearityLayer):
 
 
 def test_a_layer_that_fails_half_way():
-    for then, error, message in [
-            (lambda f: throw(KeyboardInterrupt()), KeyboardInterrupt, '^$'),
-            (lambda f: throw(AttributeError()), AttributeError,
-             'cannot replace stubborn.nonlinearity: the layer does not keep'),
-            (lambda f: f if f is rectify else (lambda x: f(x)), AttributeError,
-             'the layer does not keep it')]:
+    for then, error in [
+            (lambda f: throw(KeyboardInterrupt()), KeyboardInterrupt),
+            (lambda f: throw(AttributeError()), AttributeError),
+            (lambda f: f if f is rectify else lambda x: f(x), AttributeError)]:
         net = DenseLayer(Stubborn(mlp(rectify, rectify), then), 3)
-        with unchanged(net), pytest.raises(error, match=message):
-            modified(net, GuidedBackprop)
+        said = refused(net, GuidedBackprop, error=error)
+        assert ('stubborn' in said) is (error is AttributeError)
     # one that cannot be put back; all the rest is
     net = DenseLayer(Stubborn(mlp(rectify, rectify), lambda f: (
         throw(OSError('back')) if f is rectify else f)), 3)
@@ -610,8 +551,6 @@ def test_methods_slots_and_properties():
         assert net.nonlinearity is rectify
 
 
-# One within another
-
 def test_selecting_by_the_rule_that_stands_there():
     net = mlp(rectify, rectify)
     guided = GuidedBackprop(rectify)
@@ -641,13 +580,6 @@ def test_ending_in_any_order(order):
 
 def test_somebody_else_sets_a_nonlinearity():
     net = mlp(rectify, rectify, rectify)
-    for end in modified.undo, lambda h: h.__exit__(None, None, None):
-        with unchanged(net), pytest.raises(RuntimeError) as info:
-            handle = modified(net, GuidedBackprop)
-            layer(net, '1').nonlinearity = tanh
-            end(handle)
-        for words in 'while GuidedBackprop(rectify) was', '1.nonlin', ' tanh':
-            assert words in str(info.value)
     # an error that is there already is not replaced by that one
     with unchanged(net), pytest.raises(KeyboardInterrupt):
         with modified(net, GuidedBackprop):
@@ -655,10 +587,11 @@ def test_somebody_else_sets_a_nonlinearity():
             raise KeyboardInterrupt
     # the innermost one says so
     with unchanged(net), modified(net, GuidedBackprop):
-        with pytest.raises(RuntimeError), modified(net, DeconvNet):
-            layer(net, '1').nonlinearity = tanh
+        with pytest.raises(RuntimeError, match='tanh'):
+            with modified(net, DeconvNet):
+                layer(net, '1').nonlinearity = tanh
         assert initials(net) == 'GGG'
-    with pytest.raises(RuntimeError, match='set 0.nonlinearity to NoneType'):
+    with pytest.raises(RuntimeError, match='0.* NoneType'):
         with modified(net, GuidedBackprop):
             del layer(net, '0').nonlinearity
     assert layer(net, '0').nonlinearity is rectify
@@ -671,20 +604,16 @@ def test_somebody_else_before_another_rule():
             applied = [modified(net, GuidedBackprop)]
             layer(net, '0').nonlinearity = tanh
             applied.append(modified(net, DeconvNet, select=tanh))
-            with pytest.raises(RuntimeError, match='while GuidedBackprop'
-                               '.rectify. was in place, something else set .*'
-                               ' to tanh'):
+            with pytest.raises(RuntimeError, match='tanh'):
                 for i in order:
                     applied[i].undo()
             for report in applied:
                 report.undo()
     # and where it puts back all attributes
-    attributes = vars(layer(net, '0'))
     with unchanged(net):
-        before = dict(attributes)
+        before = dict(vars(layer(net, '0')))
         handle = modified(net, GuidedBackprop)
-        attributes.clear()
-        attributes.update(before)
+        layer(net, '0').__dict__ = before
         handle.undo()
 
 
@@ -711,7 +640,7 @@ def test_copies_of_a_layer_under_a_rule():
 def test_rules_of_layers_say_how_they_are_given():
     for rule in lrp.Epsilon(), lrp.EpsilonPlus, {'0': lrp.ZPlus}:
         for use in gradmod.modified, gradmod.saliency_map:
-            with pytest.raises(TypeError, match='layers: .*lrp.EpsilonPlus'):
+            with pytest.raises(TypeError, match='lrp.EpsilonPlus'):
                 use(mlp(rectify), rule)
-    with pytest.raises(TypeError, match='for layers: pass their network'):
+    with pytest.raises(TypeError, match='network'):
         gradmod.override_in(T.nnet.relu(T.dmatrix()), lrp.Epsilon())

@@ -5,7 +5,6 @@ import runpy
 import subprocess
 import sys
 import warnings
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -77,6 +76,8 @@ def assert_drawn(figure, *images, picture=None):
 @pytest.mark.parametrize('values, kwargs, expected', [
     ([[-4, 0], [2, 1]], {'percentile': 100}, [[-1, 0], [.5, .25]]),
     ([1, 4], {'percentile': 100}, [.25, 1]),  # not stretched to 0..1
+    ([2, -3, 1, 4, 0], {'percentile': 87.5},  # in the middle of 3 and 4
+     np.array([2, -3, 1, 3.5, 0]) / 3.5),
     ([3, -6] + [0] * 998, {}, [.5, -1] + [0] * 998),  # the percentile is 0
     ([1e6] * 5 + [1] * 996, {}, [1] * 1001),  # which leaves out 5 of 1000
     ([1e6] * 6 + [-1] * 995, {}, [1] * 6 + [-1e-6] * 995),
@@ -94,16 +95,6 @@ def test_normalize(values, kwargs, expected):
     np.testing.assert_array_equal(got, expected)
 
 
-def test_normalize_clips_at_the_percentile_of_the_absolute_values():
-    values = rng.randn(1000)
-    values[0] = -1000
-    ordered = sorted(abs(values))
-    limit = .95 * ordered[949] + .05 * ordered[950]  # between: linear
-    got = normalize(values, 95)
-    np.testing.assert_allclose(got, np.clip(values / limit, -1, 1))
-    assert got[0] == -1 and (abs(got) == 1).sum() == 50
-
-
 @pytest.mark.parametrize('kind', ['signed', 'absolute'])
 def test_colours(kind):
     values = np.linspace(-1, 1, 1001)
@@ -115,20 +106,17 @@ def test_colours(kind):
         np.stack([np.interp(level, places, c) for c in ANCHORS[kind].T], 1))
 
 
-def test_rgb_is_an_image_around_grey():
-    hwc = np.array([[[0, 0, 0], [2, 0, -2], [1, 1, 1]]])
-    np.testing.assert_allclose(
-        map_to_rgb(hwc, 'rgb', 100, data_format='channels_last'),
-        [[[.5] * 3, [1, .5, 0], [.75] * 3]])
-
-
-def test_channels_are_reduced():
+def test_channels():
     hwc = np.array([[[1, 2, 1], [3, -5, 2], [0, -2, 0]]])
     for kwargs, reduced in [({}, [4, 0, -2]), ({'limit': 8}, [4, 0, -2]),
                             ({'kind': 'absolute'}, [2, 5, 2])]:
         np.testing.assert_array_equal(
             map_to_rgb(hwc, data_format='channels_last', **kwargs),
             map_to_rgb([reduced], **kwargs))
+    np.testing.assert_allclose(  # an image around grey
+        map_to_rgb([[[0, 0, 0], [2, 0, -2], [1, 1, 1]]], 'rgb', 100,
+                   data_format='channels_last'),
+        [[[.5] * 3, [1, .5, 0], [.75] * 3]])
 
 
 def test_small_types_do_not_overflow():
@@ -148,16 +136,10 @@ def test_what_is_not_finite_is_magenta(kind, pixel):
     np.testing.assert_array_equal(map_to_rgb(hwc, kind), expected)
 
 
-def test_each_map_has_its_own_scale_and_a_limit_is_shared():
-    maps = np.array([[[1., -1]], [[10, -5]]])
-    own = map_to_rgb(maps, percentile=100)
-    np.testing.assert_allclose(own[:, 0, 0], [RED, RED])
-    np.testing.assert_array_equal(own[1], map_to_rgb(maps[1], percentile=100))
-    shared = map_to_rgb(maps, limit=10)
-    assert (shared[0, 0, 0] > RED).all()
-    np.testing.assert_allclose(shared[1, 0, 0], RED)
-    clipped = map_to_rgb([np.arange(101)], percentile=50)[0]
-    assert (clipped == RED).all(axis=1).tolist() == [False] * 50 + [True] * 51
+def test_maps_share_a_limit():
+    got = map_to_rgb([[[1., -1]], [[10, -5]]], limit=10)
+    assert (got[0, 0, 0] > RED).all()
+    np.testing.assert_allclose(got[1, 0, 0], RED)
 
 
 def test_cmap():
@@ -202,29 +184,19 @@ def test_axes(image_axes):
         assert_drawn(figure, *sum(shown, []))
 
 
-@pytest.mark.parametrize('shape, data_format, expected', [
-    ((1, 4, 5), None, (4, 5)), ((4, 5, 1), None, (4, 5)),
-    ((4, 5, 3), None, (4, 5)), ((2, 1, 4, 5), None, (2, 4, 5)),
-    ((2, 4, 5, 1), None, (2, 4, 5)), ((6, 4, 5), None, (6, 4, 5)),
-    ((1, 1, 4, 5), None, (1, 4, 5)), ((4, 3), 'channels_first', (4, 3)),
-    ((4, 3), 'channels_last', (4, 3)), ((3, 4, 3), 'channels_first', (4, 3)),
-    ((3, 4, 3), 'channels_last', (3, 4)), ((1, 4, 3), 'channels_last', (1, 4)),
-    ((2, 3, 4, 3), 'channels_first', (2, 4, 3)),
-    ((2, 3, 4, 3), 'channels_last', (2, 3, 4))])
-def test_axes_are_found(shape, data_format, expected):
-    got = map_to_rgb(np.zeros(shape), data_format=data_format)
-    assert got.shape == expected + (3,)
-
-
-@pytest.mark.parametrize('data_format', ['channels_first', 'channels_last'])
-def test_small_maps_have_their_channels_where_the_images_have(data_format):
+def test_where_the_channels_are():
+    for shape, data_format, expected in [
+            ((1, 4, 5), None, (4, 5)), ((4, 5, 1), None, (4, 5)),
+            ((4, 3), 'channels_first', (4, 3)),
+            ((3, 4, 3), 'channels_first', (4, 3)),
+            ((3, 4, 3), 'channels_last', (3, 4))]:
+        got = map_to_rgb(np.zeros(shape), data_format=data_format)
+        assert got.shape == expected + (3,)
     image, maps = rng.rand(3, 3), rng.randn(3, 3, 3)
-    figure = plot_saliency(image, [maps], data_format=data_format)
-    assert_drawn(figure, image, map_to_rgb(maps, data_format=data_format))
-
-
-def test_maps_of_three_columns_are_no_channels():
-    maps = rng.randn(2, 4, 3)
+    for data_format in 'channels_first', 'channels_last':  # as of images
+        figure = plot_saliency(image, [maps], data_format=data_format)
+        assert_drawn(figure, image, map_to_rgb(maps, data_format=data_format))
+    maps = rng.randn(2, 4, 3)  # three columns are no channels
     figure = plot_saliency(np.zeros((2, 4, 3, 1)), maps)
     assert_drawn(figure, np.zeros((4, 3)), map_to_rgb(maps[0]),
                  np.zeros((4, 3)), map_to_rgb(maps[1]))
@@ -287,13 +259,10 @@ def test_overlay(overlay, opacity):
 
 @pytest.mark.parametrize('kwargs, low, high, end, colours, pointed', [
     ({}, -1, 1, 'P99.5', [BLUE, WHITE, RED], [1, 1]),
-    ({'percentile': 90}, -1, 1, 'P90', [BLUE, WHITE, RED], [1, 1]),
     ({'percentile': 100}, -1, 1, 'max', [BLUE, WHITE, RED], [0, 0]),
     ({'limit': .25}, -.25, .25, '0.25', [BLUE, WHITE, RED], [1, 1]),
     ({'kind': 'absolute', 'limit': np.float32(3), 'percentile': 100},
      0, 3, '3', [WHITE, PURPLE], [0, 1]),
-    ({'kind': 'absolute', 'percentile': 100},
-     0, 1, 'max', [WHITE, PURPLE], [0, 0]),
     ({'kind': 'rgb'}, -1, 1, 'P99.5', [BLACK, GREY, WHITE], [1, 1]),
     ({'cmap': 'gray'}, -1, 1, 'P99.5', [BLACK, GREY, WHITE], [1, 1])])
 def test_colour_bar(kwargs, low, high, end, colours, pointed):
@@ -314,51 +283,46 @@ def test_colour_bar(kwargs, low, high, end, colours, pointed):
     assert [upper[0] > middle[0] + 5, upper[1] < middle[1] - 5] == pointed
 
 
-# the grid, in whole dots from the upper left corner
-
-MARGIN, GAP = 13, 12  # at 160 dots to the inch
+def assert_apart(figure, *texts):
+    """The axes and these are inside of the figure, and none on another."""
+    figure.canvas.draw()
+    extents = [part.get_window_extent() for part in (*figure.axes, *texts)]
+    for i, a in enumerate(extents):
+        assert 0 <= a.x0 and a.x1 <= figure.bbox.x1
+        assert 0 <= a.y0 and a.y1 <= figure.bbox.y1
+        for b in extents[:i]:
+            assert (a.x0 >= b.x1 or b.x0 >= a.x1
+                    or a.y0 >= b.y1 or b.y0 >= a.y1)
 
 
 @pytest.mark.parametrize('colorbar', [True, False])
-def test_grid(colorbar):
-    figure = plot_saliency(ZEROS, [ZEROS, ZEROS], colorbar=colorbar)
-    w, h = 160, 128
-    x = [MARGIN + i * (w + GAP) for i in range(3)]
-    y = [MARGIN + i * (h + GAP) for i in range(2)]
-    images = [[left, top, w, h] for top in y for left in x]
-    bar = [x[1], y[1] + h + MARGIN, 2 * w + GAP, GAP]
-    assert boxes(figure) == images + [bar] * colorbar
-    assert figure.dpi == 160 and [int(d) for d in figure.bbox.size] == [
-        x[2] + w + MARGIN, y[1] + h + MARGIN + 56 * colorbar]
-    for axes in figure.axes[:6]:
-        for spine in axes.spines.values():
-            np.testing.assert_allclose(spine.get_edgecolor()[:3], .7)
-
-
-def test_grid_around_texts():
-    figure = plot_saliency(ZEROS[:, :2, :2], ZEROS[:, :2, :2],
-                           titles=['a title that is long'],
-                           labels=['some\nlines\nof\ntext', 'b'], size=.2)
-    renderer = figure.canvas.get_renderer()
-    title, label = (
-        text.get_window_extent(renderer) for text in
-        (figure.axes[1].title, figure.axes[0].yaxis.label))
-    dx, dy = (int(np.ceil(d)) + MARGIN for d in (title.width, label.height))
-    top, left = (int(np.ceil(d)) + MARGIN for d in (title.height, label.width))
-    x0 = MARGIN + left + (dx - GAP - 32) // 2
-    y0 = MARGIN + top + (dy - GAP - 32) // 2
-    assert boxes(figure) == [
-        [x0, y0, 32, 32], [x0 + dx, y0, 32, 32],
-        [x0, y0 + dy, 32, 32], [x0 + dx, y0 + dy, 32, 32],
-        [x0 + dx, MARGIN + top + 2 * dy - GAP + MARGIN, 160, GAP]]
-    assert int(figure.bbox.width) == x0 + dx + 160 + MARGIN
+@pytest.mark.parametrize('titles, labels', [
+    (None, None), (['longer than the colour bar'] * 2, None),
+    (None, ['some\nlines\nof\ntext'] * 2)])
+def test_grid(colorbar, titles, labels):
+    figure = plot_saliency(ZEROS, [ZEROS] * 2, titles, labels, size=.3,
+                           colorbar=colorbar)
+    left, top, w, h = np.reshape(boxes(figure)[:6], (2, 3, 4)).T
+    assert (w == 50).all() and (h == 40).all() and figure.dpi >= 160
+    assert (left.T == left[:, 0]).all() and (top == top[0]).all()
+    assert len(figure.axes) == 6 + colorbar
+    across, down = np.diff(left[:, 0]) - 50, np.diff(top[0]) - 40
+    assert titles or (9 < across).all() and (across < 16).all()
+    assert labels or (9 < down).all() and (down < 16).all()
+    end = figure.bbox.max - (left[2, 0] + 50, top[0, 1] + 40)
+    if colorbar:  # below the maps
+        x, y, width, height = boxes(figure)[6]
+        assert x == left[1, 0] and y > top[0, 1] + 40
+        assert width >= 160 and 9 < height < 16
+    else:
+        assert not titles or abs(left[0, 0] - end[0]) < 3
+        assert labels or titles or all(
+            9 < margin < 16 for margin in (left[0, 0], top[0, 0], end[1]))
+    assert_apart(figure, *[text for axes in figure.axes for text in (
+        axes.title, axes.yaxis.label) if text.get_text()])
     assert not figure.texts  # by which it measured
-    longer = plot_saliency(ZEROS[0, :2, :2], ZEROS[0, :2, :2], size=.2, titles=[
-        'a title that is longer than the colour bar beneath'])
-    title = longer.axes[1].title.get_window_extent(renderer)
-    assert int(longer.bbox.width) == (
-        MARGIN + 2 * (int(np.ceil(title.width)) + MARGIN) - GAP + MARGIN)
-    assert title.x1 < longer.bbox.width
+    for spine in figure.axes[0].spines.values():
+        np.testing.assert_allclose(spine.get_edgecolor()[:3], .7)
 
 
 @pytest.mark.parametrize('h, w, size', [
@@ -384,7 +348,6 @@ import matplotlib, runpy, sys
 before = dict(matplotlib.rcParams)
 figure = runpy.run_path(sys.argv[1])['plot_saliency']([[0.]], [[[1.]]])
 figure.canvas.draw()
-assert isinstance(figure, matplotlib.figure.Figure)
 assert dict(matplotlib.rcParams) == before
 assert 'matplotlib.pyplot' not in sys.modules
 """
@@ -435,9 +398,11 @@ def lines_and_colours(axes):
             np.concatenate([image.get_array() for image in axes.images]))
 
 
-@pytest.mark.parametrize('image_format', ['channels_first', 'channels_last'])
-@pytest.mark.parametrize('shape', ['NCT', 'NTC', 'NT', 'N1T', 'NT1'])
-def test_signals(image_format, shape):
+@pytest.mark.parametrize('shape, last, overlay, kwargs', [
+    ('NCT', False, 1, {}), ('NTC', False, 1, {'kind': 'absolute'}),
+    ('NTC', True, 1, {'limit': 2}), ('NT', True, 1, {'cmap': 'gray'}),
+    ('N1T', False, 1, {'percentile': 50}), ('NT1', False, .25, {})])
+def test_signals(shape, last, overlay, kwargs):
     signals, maps = 100 * rng.randn(2, 4, 7) + 10, rng.randn(2, 4, 7)
     if 'C' not in shape:
         maps = maps[:, :1]
@@ -445,9 +410,10 @@ def test_signals(image_format, shape):
     given = {'NT': lambda m: m[:, 0], 'NTC': lambda m: m.transpose(0, 2, 1),
              'NT1': lambda m: m.transpose(0, 2, 1)}.get(shape, lambda m: m)
     figure = plot_saliency(
-        signals if image_format == 'channels_first'
-        else signals.transpose(0, 2, 1), {'a': given(maps), 'b': given(other)},
-        labels=['c', 'd'], data_format=image_format, spatial_dims=1)
+        signals.transpose(0, 2, 1) if last else signals,
+        {'a': given(maps), 'b': given(other)}, labels=['c', 'd'],
+        data_format='channels_last' if last else 'channels_first',
+        spatial_dims=1, overlay=overlay, **kwargs)
     assert len(figure.axes) == 2 * 2 + 1
     for i, axes in enumerate(figure.axes[:4]):
         row, column = divmod(i, 2)
@@ -455,9 +421,10 @@ def test_signals(image_format, shape):
         for line, channel in zip(lines, signals[row]):
             low, high = min(channel), max(channel)
             np.testing.assert_allclose(line, (channel - low) / (high - low))
-        map = [maps, other][column][row]  # all its channels have one scale
-        np.testing.assert_array_equal(colours, np.broadcast_to(
-            map_to_rgb(map), (4, 7, 3)))
+        # all channels of a map have one scale
+        rgb = map_to_rgb([maps, other][column][row], **kwargs)
+        np.testing.assert_allclose(colours, np.broadcast_to(
+            overlay * rgb + 1 - overlay, (4, 7, 3)))
         assert axes.get_title() == ('' if row else 'ab'[column])
         assert axes.get_ylabel() == ('' if column else 'cd'[row])
 
@@ -472,33 +439,20 @@ def test_a_signal_without_channels_flat_or_of_integers():
         np.testing.assert_allclose(colours, [[RED, BLUE, WHITE]])
 
 
-def test_options_of_signals():
-    signals, maps = rng.randn(2, 3, 2, 5)
-    for kwargs in {'kind': 'absolute'}, {'limit': 2}, {'cmap': 'gray'}:
-        figure = plot_saliency(signals, maps, spatial_dims=1, **kwargs)
-        for axes, map in zip(figure.axes, maps):
-            np.testing.assert_array_equal(lines_and_colours(axes)[1],
-                                          map_to_rgb(map, **kwargs))
-    figure = plot_saliency(signals, maps, spatial_dims=1, overlay=.25)
-    np.testing.assert_allclose(lines_and_colours(figure.axes[2])[1],
-                               .25 * map_to_rgb(maps[2]) + .75)
-
-
 @pytest.mark.parametrize('length, size, width, way', [
-    (7, 1, 69 * 7, 'nearest'), (480, 1, 480, 'nearest'),
-    (350, 1, 350, 'nearest'), (300, 1, 600, 'nearest'),
-    (900, 1, 900, 'nearest'), (5000, 1, 480, 'antialiased'),
-    (100, .5, 200, 'nearest')])
+    (7, 1, 69 * 7, 'nearest'), (350, 1, 350, 'nearest'),
+    (300, 1, 600, 'nearest'), (100, .5, 200, 'nearest'),
+    (5000, 1, 480, 'antialiased')])
 def test_the_size_of_signals(length, size, width, way):
     signals = np.zeros((2, 3, length))
     figure = plot_saliency(signals, [signals] * 2, ['a', 'b'], size=size,
                            spatial_dims=1)
-    a, b, c, d, bar = boxes(figure)
-    assert a[2:] == b[2:] == c[2:] == d[2:] == [width, 240 * size]
-    assert bar == [a[0], c[1] + c[3] + MARGIN, b[0] + width - a[0], GAP]
+    a, b, *_, bar = boxes(figure)
+    assert [box[2:] for box in boxes(figure)[:4]] == [[width, 240 * size]] * 4
+    assert bar[0] == a[0] and bar[2] == b[0] + width - a[0]  # below all maps
+    assert_apart(figure, figure.axes[0].title, figure.axes[1].title)
     assert {image.get_interpolation() for image in figure.axes[0].images} == {
         way}
-    assert figure.bbox.width == pytest.approx(b[0] + width + MARGIN, abs=.01)
 
 
 def test_chosen_slices():
@@ -547,179 +501,127 @@ def test_axes_of_volumes(axes):
     assert len(figure.axes) == 1 + 2 * (2 if 'N' in axes else 1)
 
 
-def coloured(figure):
-    """The words of a figure, with their colours, and all of its texts."""
-    words = [text for text in figure.texts if text.get_bbox_patch()]
-    return [(text.get_text(), text.get_bbox_patch().get_facecolor()[:3],
-             text.get_color()) for text in words]
-
-
 @pytest.mark.parametrize('kwargs', [
     {}, {'kind': 'absolute'}, {'limit': 2}, {'percentile': 50},
     {'cmap': 'gray'}])
 def test_words(kwargs):
     words = [['a', 'b', 'c'], ['d'], list('efghi')]
     maps = [rng.randn(len(sentence), 4) for sentence in words]
+    numbers = [abs(map).max(axis=1) if 'kind' in kwargs else map.sum(axis=1)
+               for map in maps]
     figure = plot_words(words, maps, labels=['x', '', 'z'], **kwargs)
     options = dict({'percentile': 100}, **kwargs)
     expected = []
-    for sentence, map in zip(words, maps):
-        values = (abs(map).max(axis=1) if 'kind' in kwargs
-                  else map.sum(axis=1))
+    for sentence, values in zip(words, numbers):
         for word, colour in zip(sentence, map_to_rgb([values], **options)[0]):
             dark = .299 * colour[0] + .587 * colour[1] + .114 * colour[2] < .5
             expected.append((word, colour, 'white' if dark else 'black'))
-    got = coloured(figure)
-    assert [(g[0], g[2]) for g in got] == [(e[0], e[2]) for e in expected]
-    np.testing.assert_allclose([g[1] for g in got], [e[1] for e in expected])
+    drawn = [text for text in figure.texts if text.get_bbox_patch()]
+    for text, (word, colour, ink) in zip(drawn, expected):
+        assert (text.get_text(), text.get_color()) == (word, ink)
+        np.testing.assert_allclose(
+            text.get_bbox_patch().get_facecolor()[:3], colour)
     assert [text.get_text() for text in figure.texts
-            if not text.get_bbox_patch()] == ['x', '', 'z']
-    numbers = plot_words(words, [
-        abs(map).max(axis=1) if 'kind' in kwargs else map.sum(axis=1)
-        for map in maps], labels=['x', '', 'z'], **kwargs)
-    assert numbers.html == figure.html
+            if text not in drawn] == ['x', '', 'z'] and len(drawn) == 9
+    assert plot_words(words, numbers, ['x', '', 'z'],
+                      **kwargs).html == figure.html
 
 
 def test_words_as_html():
-    class Parser(HTMLParser):
-        found = []
-
-        def handle_starttag(self, tag, attributes):
-            self.found.append((tag, dict(attributes)))
-
-        def handle_data(self, data):
-            self.found.append(data)
-
     words = [['<b>', '"&', 'd\u00e9j\u00e0'], ['$x$', 'nan']]
     figure = plot_words(words, [[2, -1, 0], [1e-4, np.nan]], ['<i>', ''])
-    assert figure.html == figure._repr_html_() and figure.html.encode('ascii')
-    Parser().feed(figure.html)
 
     def span(title, background, colour, word):
-        style = f'background: {background}; color: {colour}; padding: 0 .2em'
-        return [('span', {'title': title, 'style': style}), word]
-    assert Parser.found == [
-        ('p', {}), ('b', {}), '<i>', ' ',
-        *span('2', '#b3101f', 'white', '<b>'), ' ',
-        *span('-1', '#7db3dc', 'black', '"&'), ' ',
-        *span('0', '#ffffff', 'black', words[0][2]), '\n', ('p', {}),
-        *span('0.0001', '#b3101f', 'white', '$x$'), ' ',
-        *span('nan', '#ff00ff', 'white', 'nan')]
+        return (f'<span title="{title}" style="background: {background}; '
+                f'color: {colour}; padding: 0 .2em">{word}</span>')
+    assert figure.html == figure._repr_html_() == '\n'.join([
+        ' '.join(['<p><b>&lt;i&gt;</b>',
+                  span('2', '#b3101f', 'white', '&lt;b&gt;'),
+                  span('-1', '#7db3dc', 'black', '&quot;&amp;'),
+                  span('0', '#ffffff', 'black', 'd&#233;j&#224;')]) + '</p>',
+        '<p>' + span('0.0001', '#b3101f', 'white', '$x$') + ' '
+        + span('nan', '#ff00ff', 'white', 'nan') + '</p>'])
     assert plot_saliency(Z, Z)._repr_html_() is None
 
 
 @pytest.mark.parametrize('colorbar', [True, False])
-def test_lines_of_words(colorbar, tmp_path):
+def test_lines_of_words(colorbar):
     words = [('a long sentence of words that goes on and on, ' * 3).split(),
              ['$5', 'or', '$6'], ['an-endless-word-' * 9], ['two\nlines']]
     maps = [np.linspace(-1, 1, len(sentence)) for sentence in words]
     figure = plot_words(words, maps, ['label', 'b\nc', '', 'd'], width=3,
                         colorbar=colorbar)
-    figure.canvas.draw()
-    labels, texts = ([t for t in figure.texts if t.get_ha() == ha]
-                     for ha in ('right', 'left'))
+    texts = [text for text in figure.texts if text.get_bbox_patch()]
+    labels = [text for text in figure.texts if text not in texts]
     assert [t.get_text() for t in labels] == ['label', 'b c', '', 'd']
     assert [t.get_text() for t in texts[30:33]] == [r'\$5', 'or', r'\$6']
     assert texts[-1].get_text() == 'two lines'
-    boxes = [text.get_bbox_patch().get_window_extent() for text in texts]
-    extents = boxes + [labels[i].get_window_extent() for i in (0, 1, 3)] + [
-        axes.get_window_extent() for axes in figure.axes]
-    for i, a in enumerate(extents):  # all is inside, and nothing overlaps
-        assert 0 <= a.x0 and a.x1 <= figure.bbox.x1
-        assert 0 <= a.y0 and a.y1 <= figure.bbox.y1
-        for b in extents[:i]:
-            assert (a.x0 >= b.x1 or b.x0 >= a.x1
-                    or a.y0 >= b.y1 or b.y0 >= a.y1)
-    left, lines = boxes[0].x0, 1  # a line goes as far as it may
-    for a, b in zip(boxes[:30], boxes[1:30]):
+    patches = [text.get_bbox_patch() for text in texts]
+    assert_apart(figure, *patches, labels[0], labels[1], labels[3])
+    boxes = [patch.get_window_extent() for patch in patches]
+    left = boxes[0].x0
+    for a, b in zip(boxes[:30], boxes[1:30]):  # a line goes as far as it may
         below = b.y0 < a.y0 - 1
-        lines += below
         assert below == (a.x1 + (b.x1 - b.x0) > left + 3 * 160 - 12)
         assert abs(b.x0 - left) < .1 if below else 4 < b.x0 - a.x1 < 10
-    down = [[(1 - text.get_position()[1]) * figure.bbox.height
-             for text in column]
-            for column in (labels, [texts[i] for i in (0, 30, 33, 34)])]
-    np.testing.assert_allclose(down[0], down[1])  # beside their first words
-    np.testing.assert_allclose(
-        np.diff(down[0]), np.multiply([lines, 1, 1], 36) + MARGIN)
-    assert abs(labels[0].get_window_extent().x1 - (left - MARGIN)) < 1
-    assert abs(figure.bbox.height - down[0][3] - 2 * MARGIN -
-               56 * colorbar) < .01
+    firsts = [texts[i] for i in (0, 30, 33, 34)]
+    x, y = np.transpose([t.get_position() for t in labels]) * figure.bbox.max[
+        :, np.newaxis]
+    np.testing.assert_allclose(  # beside their first words
+        y, [t.get_position()[1] * figure.bbox.height for t in firsts])
+    assert ((9 < left - x) & (left - x < 16)).all()
+    assert (np.diff(y) < -45).all() and labels[0].get_ha() == 'right'
     height = labels[0].get_window_extent().height
     assert abs(texts[30].get_window_extent().height - height) < 1  # no formula
     assert len(figure.axes) == colorbar
-    figure.savefig(str(tmp_path / 'words.png'))
-    assert imread(str(tmp_path / 'words.png')).shape[:2] == (
-        rendered(figure).shape[:2])
 
 
-@pytest.mark.parametrize('words, saliency, kwargs, message', [
-    ([], [], {}, 'up to 32 sentences, .* got .0, 0, 0'),
-    ([['a']] * 33, [[1]] * 33, {}, 'got .33, 33, 33'),
-    ([['a']], [[1], [2]], {}, 'got .1, 2, 1'),
-    ([['a']], [[1]], {'labels': []}, 'got .1, 1, 0'),
-    ([['a']], [[1]], {'kind': 'rgb'}, "'rgb', 6"),
-    ([['a']], [[1]], {'width': 0}, "'signed', 0"),
-    ([['a']], [[1]], {'width': np.inf}, "'signed', inf"),
-    (['ab'], [[1, 2]], {}, r"words.0. to be a list of words, .* got 'ab'"),
-    ([['a'], ['b']], [[1], [1, 0]], {}, r"'b'. and the shape .2,."),
-    ([['a']], [[[[1]]]], {}, 'the shape .1, 1, 1.'),
-    ([['a']], [1], {}, r'the shape \(\)')])
-def test_errors_of_words(words, saliency, kwargs, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize('words, saliency, kwargs', [
+    ([], [], {}), ([['a']] * 33, [[1]] * 33, {}), ([['a']], [[1], [2]], {}),
+    ([['a']], [[1]], {'labels': []}), ([['a']], [[1]], {'kind': 'rgb'}),
+    ([['a']], [[1]], {'width': 0}), ([['a']], [[1]], {'width': np.inf}),
+    (['ab'], [[1, 2]], {}), ([['a'], ['b']], [[1], [1, 0]], {}),
+    ([['a']], [[[[1]]]], {}), ([['a']], [1], {})])
+def test_errors_of_words(words, saliency, kwargs):
+    with pytest.raises(ValueError, match='plot_words'):
         plot_words(words, saliency, **kwargs)
 
 
 def test_as_many_sentences_as_there_may_be():
-    assert len(plot_words([['a']] * 32, [[1]] * 32, width=.5).axes) == 1  # a bar
+    (bar,) = plot_words([['a']] * 32, [[1]] * 32, width=.5).axes
+    assert bar.get_window_extent().width >= 160 - 1e-9
 
 
 S = {'spatial_dims': 1}
-FIRST, LAST = ({'data_format': 'channels_' + end} for end in ('first', 'last'))
 VOLUME = np.zeros((4, 4, 4))
 
 
-@pytest.mark.parametrize('images, maps, kwargs, message', [
-    ((3,), Z, {}, 'images: expected HW or NHW or CHW or NCHW or HWC or NHWC, '
-     'where C is 1 or 3 and N, H, W are any, got (3,)'),
-    ((1,) * 5, Z, {}, '(1, 1, 1, 1, 1)'), ((0, 4), Z, {}, 'got (0, 4)'),
-    ((2, 4, 5, 2), Z, {}, 'got (2, 4, 5, 2)'),
-    ((4, 8, 8), Z, FIRST, 'expected HW or CHW or NCHW, where'),
-    ((3, 8, 8), Z, LAST, 'expected HW or HWC or NHWC, where'),
-    (Z, Z, {'data_format': 'NCHW'}, "'channels_last', got 'NCHW'"),
-    ((3, 4, 5), Z, {}, 'images: the shape (3, 4, 5) may be NHW or CHW; set '
-     "data_format='channels_first' or"),
-    ((3, 4, 3), Z, {}, 'be CHW or HWC;'), ((1, 4, 3), Z, {}, 'be CHW or HWC;'),
-    ((2, 3, 4, 3), Z, {}, 'W or NHWC;'), ((2, 1, 4, 3), Z, {}, 'W or NHWC;'),
-    ((3, 3), np.zeros((3, 3, 3)), {}, 'maps[0]: the shape (3, 3, 3) may be C'),
-    (ZEROS, ZEROS[:1], {}, 'are (2, 4, 5), got ('),
-    (ZEROS, {'b': ZEROS[:, 1:]}, {}, "maps['b']: expected HW or"),
-    (ZEROS, [(ZEROS[0], [1, 2])], {}, 'must have the same shape'),
-    ((33, 4, 4), np.zeros((33, 4, 4)), {}, 'up to 32 images, got 33; draw sl'),
-    (np.int64([[0, 255]]), Z[:1], {}, 'got int64 from 0 to 255; perhaps you'),
-    (np.int64([[0, 1]]), Z[:1], {}, 'got int64 from 0 to 1'),
-    (Z + 1.5, Z, {}, 'from 1.5 to 1.5'), (Z - .5, Z, {}, 'from -0.5 to -0.5'),
-    (Z + np.nan, Z, {}, 'got float64 from nan to nan'),
-    (Z, Z, {'kind': 'sign'}, "'signed', 'absolute' or 'rgb', got 'sign'"),
-    (Z, Z, {'kind': 'rgb', 'cmap': 'gray'}, "kind 'rgb' takes no cmap"),
-    (Z, Z, {'titles': ['a', 'b']}, "1 titles and 1 labels, got ['a', 'b'] a"),
-    (Z, Z, {'spatial_dims': 4}, 'got 4 and None'),
-    (Z, Z, {'slices': 2}, 'got 2 and 2'),
-    ((2, 3, 9), np.zeros((2, 2, 9)), S, 'maps[0]: expected T or NT or CT or '
-     'NCT or TC or NTC, where C is 1 or 3 and N, T are (2, 9)'),
-    ((2, 3, 9), np.zeros((2, 3, 8)), S, 'got (2, 3, 8'),
-    ((1, 2, 3, 4), Z, S, 'images: expected T or CT or NCT, where C is any'),
-    ([1, np.nan], [[1, 2]], S, 'expected finite signals'),
-    ((1, 2, 4, 4, 4), Z, {}, 'expected DHW or NDHW or CDHW or NCDHW or DHWC '
-     'or NDHWC, where C is 1 or 3 and N, D, H, W are any'),
-    ((11, 1, 4, 4, 4), np.zeros((11, 4, 4, 4)), {}, 'images, got 33'),
-    ((1, 1, 4, 4, 4), VOLUME, {'slices': 0}, 'images, got 0'),
-    ((1, 1, 4, 4, 4), VOLUME, {'slices': -1}, 'images, got 0'),
-    (Z, Z, {'titles': []}, '1 titles'),
-    (ZEROS, ZEROS, {'labels': ['a']}, "2 labels, got [] and ['a']")])
-def test_errors(images, maps, kwargs, message):
+@pytest.mark.parametrize('images, maps, kwargs, word', [
+    ((3,), Z, {}, 'images'), ((0, 4), Z, {}, 'images'),
+    ((2, 4, 5, 2), Z, {}, 'images'),
+    ((4, 8, 8), Z, {'data_format': 'channels_first'}, 'CHW'),
+    (Z, Z, {'data_format': 'NCHW'}, 'channels_last'),
+    ((3, 4, 5), Z, {}, 'data_format'), ((3, 4, 3), Z, {}, 'data_format'),
+    ((2, 3, 4, 3), Z, {}, 'data_format'),
+    ((3, 3), np.zeros((3, 3, 3)), {}, 'maps[0]'),
+    (ZEROS, {'b': ZEROS[:, 1:]}, {}, "maps['b']"),
+    (ZEROS, [(ZEROS[0], [1, 2])], {}, 'same shape'),
+    ((33, 4, 4), np.zeros((33, 4, 4)), {}, '32'),
+    (np.int64([[0, 1]]), Z[:1], {}, 'int64'), (Z + 1.5, Z, {}, '255'),
+    (Z - .5, Z, {}, '-0.5'), (Z + np.nan, Z, {}, 'nan'),
+    (Z, Z, {'kind': 'sign'}, 'absolute'),
+    (Z, Z, {'kind': 'rgb', 'cmap': 'gray'}, 'cmap'),
+    (Z, Z, {'titles': ['a', 'b']}, 'titles'), (Z, Z, {'titles': []}, 'titles'),
+    (ZEROS, ZEROS, {'labels': ['a']}, 'labels'),
+    (Z, Z, {'spatial_dims': 4}, 'spatial'), (Z, Z, {'slices': 2}, 'slices'),
+    ((2, 4, 9), np.zeros((2, 3, 9)), S, 'maps[0]'),
+    ((1, 2, 3, 4), Z, S, 'images'), ([1, np.nan], [[1, 2]], S, 'finite'),
+    ((11, 1, 4, 4, 4), np.zeros((11, 4, 4, 4)), {}, '33'),
+    ((1, 1, 4, 4, 4), VOLUME, {'slices': 0}, '0'),
+    ((1, 1, 4, 4, 4), VOLUME, {'slices': -1}, '0')])
+def test_errors(images, maps, kwargs, word):
     images = np.zeros(images) if isinstance(images, tuple) else images
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=re.escape(word)):
         plot_saliency(images, maps, **kwargs)
 
 
@@ -733,15 +635,14 @@ def test_numbers_out_of_range(name, values):
 
 
 @pytest.mark.parametrize('values, got', [
-    ([1j], 'complex128 from list'), (np.array([['a']]), '<U1 from ndarray'),
-    (T.matrix('x'), 'object from TensorVariable'),
-    (iter([Z]), 'object from list_iterator')])
+    ([1j], 'complex128'), (np.array([['a']]), '<U1'),
+    (T.matrix('x'), 'TensorVariable'), (iter([Z]), 'list_iterator')])
 def test_what_is_no_array_of_real_numbers(values, got):
     for call, name in [
             (normalize, 'values'), (map_to_rgb, 'saliency'),
             (lambda maps: plot_saliency(Z, {'a': maps}), "maps.'a'."),
             (lambda maps: plot_words([['a']], [maps]), 'saliency.0.')]:
-        with pytest.raises(TypeError, match=f'{name}: .*, got {got}'):
+        with pytest.raises(TypeError, match=f'{name}.*{got}'):
             call(values)
 
 

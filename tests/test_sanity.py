@@ -20,7 +20,7 @@ from gradmod.sanity import (RandomizationReport, class_sensitivity, permute,
                             spearman_abs, ssim)
 
 from . import reference
-from .models import PY, RULES
+from .models import PY, RULES, pairs
 
 pytestmark = pytest.mark.usefixtures('no_compiler')
 CLASSES = 4
@@ -93,20 +93,18 @@ def slow_ssim(a, b):
 
 
 def maps_in_numpy(values, classes, rule=None):
-    return reference.mlp_backward(X, list(zip(values[::2], values[1::2])),
-                                  np.eye(CLASSES)[classes], RULES[rule])
+    return reference.mlp_backward(X, pairs(values), np.eye(CLASSES)[classes],
+                                  RULES[rule])
 
 
 def logits_in_numpy(values):
-    return reference.mlp_forward(X, list(zip(values[::2], values[1::2])))[1]
+    return reference.mlp_forward(X, pairs(values))[1]
 
 
 def slow_cosines(a, b):
     return [sum(u * v) / (sum(u ** 2) * sum(v ** 2)) ** .5
             for u, v in zip(a, b)]
 
-
-# Measures
 
 @pytest.mark.parametrize('absolute', [False, True])
 @pytest.mark.parametrize('shape', [(7,), (3, 4), (3, 4, 5), (2, 3, 2, 3)])
@@ -147,7 +145,7 @@ def test_ssim():
         for got in ssim(a, b), ssim(b, a):
             assert list(np.isnan(got)) == [False] + [True] * 5
     for shape in (2, 11, 11), (2, 1, 10, 11):
-        with pytest.raises(ValueError, match='11 x 11 pixels or more, got'):
+        with pytest.raises(ValueError, match='11 x 11'):
             ssim(np.zeros(shape), np.zeros(shape))
 
 
@@ -155,8 +153,7 @@ def test_where_the_channels_are_is_not_guessed():
     maps = np.random.RandomState(0).randn(2, 12, 11, 4)
     for measure in spearman, spearman_abs, ssim:
         for bad in maps, maps[..., :1]:
-            with pytest.raises(ValueError, match=re.escape(
-                    f'shape {bad.shape} may have channels last: expected')):
+            with pytest.raises(ValueError, match='data_format'):
                 measure(bad, bad)
         with pytest.raises(KeyError, match='last'):
             measure(maps, maps, data_format='last')
@@ -167,8 +164,6 @@ def test_where_the_channels_are_is_not_guessed():
         maps = np.random.RandomState(0).randn(*shape)
         assert_allclose(spearman(maps, maps), 1)
 
-
-# Randomization
 
 @pytest.mark.parametrize('kind, rule, cascading', [
     ('layer', None, True), ('layer', GuidedBackprop, False),
@@ -228,29 +223,22 @@ def test_what_draw_gets(net, monkeypatch):
 
 @pytest.mark.parametrize('kind, where, cascading', [
     ('layer', 'draw', True), ('expression', 'draw', False),
-    ('layer', 'measures', False), ('expression', 'measures', True),
-    ('layer', 'map', True), ('expression', 'map', False)])
-def test_restores_on_exceptions(net, kind, where, cascading, monkeypatch):
+    ('layer', 'measures', False), ('expression', 'measures', True)])
+def test_restores_on_exceptions(net, kind, where, cascading):
     params, how = get_all_params(net), {}
     before = [(p, p.get_value(borrow=True)) for p in params]
-    call = gradmod.saliency.SaliencyFunction.__call__
     if kind == 'expression':
         net, how = as_expression(net)
         how['layers'] = {'all': params, 'again': params}
 
-    def fail(*args, **kwargs):
+    def fail(*args):
         left[0] -= any(p.get_value(borrow=True) is not a for p, a in before)
         if not left[0]:
             raise error('now')
-        return (permute(*args) if where == 'draw' else np.zeros(len(X))
-                if where == 'measures' else call(*args, **kwargs))
-    how[where] = fail
-    if how.pop('map', None):
-        monkeypatch.setattr(gradmod.saliency.SaliencyFunction, '__call__',
-                            fail)
+        return permute(*args) if where == 'draw' else np.zeros(len(X))
     for error, *left in (ValueError, 1), (KeyboardInterrupt, 2):
         with pytest.raises(error, match='now'):
-            run(net, X, cascading=cascading, **how)
+            run(net, X, cascading=cascading, **{where: fail}, **how)
 
 
 def test_options(net):
@@ -277,7 +265,7 @@ def test_targets(net):
         assert (want.others == others.argmax(axis=1)).all()
     report = run(net, X, target=lambda z: z.max(axis=1), keep_maps=True)
     assert_allclose(report.maps[0], want.maps[0], rtol=1e-9)
-    with pytest.raises(TypeError, match='one class for each image, got'):
+    with pytest.raises(TypeError, match='one class for each image'):
         run(net, X, target=np.ones(logits.shape))
     one = DenseLayer(net, 1)
     for report in report, run(one, X):
@@ -285,7 +273,7 @@ def test_targets(net):
         assert 'cosine' in repr(want) and 'cosine' not in repr(report)
     assert report.classes.tolist() == [0] * 6
     for network, target in (net, lambda z: z[:, 0]), (one, None):
-        with pytest.raises(TypeError, match='as target, and another one'):
+        with pytest.raises(TypeError, match='class'):
             class_sensitivity(network, X, target=target, mode=PY)
     report = run(DenseLayer(net, 2), X)
     assert (report.classes + report.others == 1).all()
@@ -303,8 +291,6 @@ def test_bad_classes(net, bad, error):
             test(net, X, mode=PY, **how)
 
 
-# Class sensitivity
-
 def test_class_sensitivity(net):
     trained = [p.get_value() for p in get_all_params(net)]
     best, second = logits_in_numpy(trained).argsort(axis=1)[:, [-1, -2]].T
@@ -321,7 +307,7 @@ def test_class_sensitivity(net):
                                 mode=PY, batch_size=4)
         assert_allclose(got, slow_cosines(X * maps(best), X * maps(second)))
     for other in 1, labels:
-        with pytest.raises(ValueError, match='another class than target, got'):
+        with pytest.raises(ValueError, match='another class'):
             class_sensitivity(net, X, target=1, other=other, mode=PY)
 
 
@@ -335,9 +321,11 @@ def test_class_sensitivity_of_an_expression():
     assert_allclose(got, [0, np.nan, 7 / 50 ** .5, 0], atol=1e-15)
     with pytest.raises(AssertionError):
         class_sensitivity(logits, X[:1, :2], target=4, input_var=x, mode=PY)
+    with pytest.raises(TypeError, match='wrt'):  # maps of several inputs
+        y = T.dmatrix()
+        class_sensitivity(logits + y, [X[:1, :2], X[:1, :4]], mode=PY,
+                          input_var=[x, y])
 
-
-# Steps
 
 def test_layers(net):
     every = run(net, X).similarity['spearman']
@@ -346,9 +334,11 @@ def test_layers(net):
     some = run(net, X, layers=[logits, 'second'])
     assert some.names == ['logits', 'second']
     assert_array_equal(some.similarity['spearman'], every[:2])
-    grouped = run(net, X, layers={'top': ['logits', second], 3: 'first'})
-    assert grouped.names == ['top', '3']
-    assert_array_equal(grouped.similarity['spearman'], every[1:])
+    grouped = run(net, X, layers={'top': ['logits', second], 'none': [],
+                                  3: 'first'})
+    assert grouped.names == ['top', 'none', '3']
+    assert grouped.unchanged == ['none']
+    assert_array_equal(grouped.similarity['spearman'], every[[1, 1, 2]])
     net, how = as_expression(net)
     grouped = run(net, X, layers={'top': ['logits.W', ('logits.b',)], 'it': [
         'second.b', W2], 3: [W, b]}, **how)
@@ -360,22 +350,11 @@ def test_nothing_to_randomize(net):
     bare = NonlinearityLayer(InputLayer((None, 5), T.dmatrix()), rectify)
     for what, how in [(bare, {}), as_expression(bare),
                       (get_output(net), {})]:  # an expression of what?
-        with pytest.raises(ValueError, match='found nothing to randomize'):
+        with pytest.raises(ValueError, match='nothing'):
             run(what, X, **how)
     for what in None, 3, [net]:
         with pytest.raises(TypeError):
             randomization_test(what, X)
-
-
-def test_no_change_is_said():
-    net = DenseLayer(InputLayer((None, 5), T.dmatrix()), 4, name='constant',
-                     W=np.ones((5, 4)))
-    net = DenseLayer(net, 3, W=X[:4, :3], name='top', nonlinearity=None)
-    for cascading in True, False:
-        report = run(net, abs(X), cascading=cascading,
-                     layers={'top': 'top', 'c': 'constant', 'none': []})
-        assert report.unchanged == ['c', 'none']
-        assert repr(report).count('changed nothing in: c, none\n') == 1
 
 
 def test_shared_weights():
@@ -431,9 +410,9 @@ def test_the_variables_of_an_expression():
     assert report.unchanged == ['single']
     U.name = 'V'
     for steps in ['#1', U], [g, U]:
-        some = run(output, X, layers=steps, cascading=False, keep_maps=True,
-                   **how)
-        assert some.names == ['#1', 'V'] and not some.unchanged
+        some = run(output, X, layers=[*steps, 'single'], cascading=False,
+                   keep_maps=True, **how)
+        assert some.names[:2] == ['#1', 'V'] and some.unchanged == ['single']
     g.set_value(permute(g.get_value(), np.random.RandomState([0, 1])))
     assert_array_equal(
         some.maps[1], gradmod.compile_saliency_function(output, **how)(X))
@@ -441,8 +420,6 @@ def test_the_variables_of_an_expression():
         with pytest.raises(ValueError, match=words):
             run(output, X, layers=[bad], **how)
 
-
-# Measures in the test
 
 def test_channels_last():
     rng = np.random.RandomState(0)
@@ -467,25 +444,21 @@ def test_channels_last():
 
 
 @pytest.mark.parametrize('kwargs, error, message', [
-    (dict(draw=lambda v, rng: v[1:]), ValueError,
-     r'draw to give the shape \(9, 4\) for logits.W, got ndarray'),
+    (dict(draw=lambda v, rng: v[1:]), ValueError, r'\(9, 4\) for logits.W'),
     (dict(draw=lambda v, rng: np.full(v.shape, 'x')), ValueError, 'to float'),
     (dict(measures=['pearson']), KeyError, 'pearson'),
-    (dict(measures=['spearman', spearman]), ValueError, 'have the name spear'),
-    (dict(measures=[lambda a, b: 1]), ValueError,
-     r'<lambda> gave the shape \(\) for 6 images'),
-    (dict(measures=[lambda a, b: a[:, :1]]), ValueError, r'\(6, 1\) for 6'),
-    (dict(measures='ssim'), ValueError, 'ssim: expected maps'),
+    (dict(measures=['spearman', spearman]), ValueError, 'name spearman'),
+    (dict(measures=[lambda a, b: 1]), ValueError, '<lambda>'),
+    (dict(measures=[lambda a, b: a[:, :1]]), ValueError, r'\(6, 1\)'),
+    (dict(measures='ssim'), ValueError, 'ssim'),
     (dict(data_format='last'), KeyError, 'last'),
     (dict(seed=-1), ValueError, 'between 0'),
-    (dict(method='gradcamp'), ValueError, 'expected method to be'),
+    (dict(method='gradcamp'), ValueError, 'method'),
     *((dict(layers=layers), ValueError, message) for layers, message in [
-        (['frst'], r"got str \('frst'\), the name of 0: perhaps .* 'first'"),
-        ([3], r'got int \(3\), the name of 0: there are .first., .same'),
-        ([InputLayer((1, 2))], 'got InputLayer .*the name of 0'),
-        (['#0 InputLayer'], "#0 InputLayer'.*, the name of 0"),
-        ({'it': ['first', 'same']}, r"got str \('same'\), the name of 2"),
-        ([['first']], 'got list'), ({}, 'found nothing to randomize')])])
+        (['frst'], "meant 'first'"), ([3], "'first', 'same'"),
+        ([InputLayer((1, 2))], 'got InputLayer'), (['#0 InputLayer'], 'of 0'),
+        ({'it': ['first', 'same']}, 'name of 2'), ([['first']], 'got list'),
+        ({}, 'nothing to randomize')])])
 def test_bad_arguments(net, kwargs, error, message):
     for layer in get_all_layers(net)[2:4]:
         layer.name = 'same'
@@ -498,17 +471,13 @@ def test_a_measure_cannot_change_the_maps(net):
         maps.sort()
         others[...] = maps
         return np.zeros(len(maps))
-    want = run(net, X, keep_maps=True, measures=spearman)
     report = run(net, X, measures=[sorting, 'spearman'], keep_maps=True)
-    assert_array_equal(report.maps, want.maps)
-    assert_array_equal(report.similarity['spearman'],
-                       want.similarity['spearman'])
-    report = run(net, X, measures=[], keep_maps=True)  # for the maps alone
-    assert_array_equal(report.maps, want.maps)
-    assert report.undefined == 0 and 'randomized\nlogits\n' in repr(report)
+    assert_array_equal(report.similarity['spearman'], run(
+        net, X, measures=spearman).similarity['spearman'])
+    alone = run(net, X, measures=[], keep_maps=True)  # for the maps alone
+    assert_array_equal(report.maps, alone.maps)
+    assert alone.undefined == 0 and 'randomized\nlogits\n' in repr(alone)
 
-
-# The report
 
 def report_of(values, cascading=True, zero=0, cosine=None, **others):
     """A report of values by step and image, of one measure and of others."""
@@ -555,57 +524,50 @@ def test_maps_that_are_zero(net):
 
 
 def test_how_reports_are_drawn():
-    reports = {
-        '_a\nb': report_of([[.5], [.2], [0]], ssim=np.array([[0, 0, -1.]]).T),
-        'c': report_of([[.4], [.2], [.1]], ssim=np.array([[0, 0, .5]]).T)}
+    own_values = [.01, .02, 0]  # of a measure of one's own
+    reports = {title: report_of(np.transpose([values]), **{
+        'ssim': np.transpose([[0, 0, last]]),
+        'mine': np.transpose([own_values])})
+        for title, values, last in [('_a\nb', [.5, .2, 0], -1.),
+                                    ('c', [.4, .2, .1], .5)]}
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         figure = plot_reports(reports)
         figure.canvas.draw()
-    assert tuple(figure.get_size_inches()) == (7, 4)
-    assert figure.get_constrained_layout()
-    boxes = [axes.get_window_extent() for axes in figure.axes]
-    assert boxes[0].x1 < boxes[1].x0 and boxes[0].y0 == boxes[1].y0
-    assert boxes[0].height > figure.bbox.height / 2
-    for axes, measure, low in zip(figure.axes, ['spearman', 'ssim'],
-                                  [-.55, -1.05]):
+    a, b, c = [axes.get_window_extent() for axes in figure.axes]
+    assert 0 < a.x0 and a.x1 < b.x0 and c.x1 < figure.bbox.width
+    assert a.y0 == b.y0 > 0 and a.height > figure.bbox.height / 2
+    assert figure.get_constrained_layout()  # long names have their room
+    *known, own = figure.axes
+    for axes, measure, low in zip(known, ['spearman', 'ssim'], [-.55, -1.05]):
         assert axes.get_title() == measure and axes.get_ylim() == (low, 1.05)
         assert [t.get_text() for t in axes.get_xticklabels()] == [
             'trained', 'step 0', 'step 1', 'step 2']
-        assert [(line.get_marker(), line.get_linestyle())
-                for line in axes.lines] == [('.', '-')] * 2 + [('None', '-')]
         for line, report in zip(axes.lines, reports.values()):
             assert_array_equal(line.get_ydata(), [1, *report.mean(measure)])
+            assert (line.get_marker(), line.get_linestyle()) == ('.', '-')
         assert list(axes.lines[2].get_ydata()) == [0, 0]
-    legend = axes.get_legend()
+    # nothing is known of where it starts, and all of it is to be seen
+    assert_array_equal(own.lines[0].get_ydata(), own_values)
+    assert len(own.get_xticklabels()) == 3
+    low, high = own.get_ylim()
+    assert -.002 < low <= 0 and .02 <= high < .022
+    legend = own.get_legend()
     assert [t.get_text() for t in legend.texts] == ['_a b', 'c']
     assert [h.get_color() for h in legend.get_lines()] == [
         line.get_color() for line in axes.lines[:2]]
     alone, less = report_of([[.5], [.2], [.1]], False), report_of([[0]], False)
-    for bad in {}, dict(reports, a=alone), {'a': alone, 'b': less}:
-        with pytest.raises(ValueError, match='same steps and measures in all'):
+    for bad in {}, {'a': alone, **reports}, {'a': alone, 'b': less}:
+        with pytest.raises(ValueError, match='same'):
             plot_reports(bad)
     # steps that do not build on each other; many need room
     report = report_of(np.arange(20).reshape(20, 1) / 20, False)
     (axes,) = report.plot().axes
-    assert tuple(axes.figure.get_size_inches()) == (5, 4)
+    assert axes.figure.get_size_inches()[0] > 4
     assert axes.lines[0].get_linestyle() == 'None'
     assert np.array_equal(axes.lines[0].get_ydata(), np.arange(20) / 20)
     assert list(axes.get_xticks()) == list(range(20))
     assert axes.get_legend().texts[0].get_text() == 'gradient'
-
-
-def test_how_measures_of_ones_own_are_drawn():
-    for values in (0., 1112, -50), (.01, .02, 0):
-        known, own = plot_reports({'a': report_of(
-            [[.5], [.2], [.1]], mine=np.array([values]).T)}).axes
-        assert known.get_ylim() == (-.55, 1.05)
-        # nothing is known of where it starts, and all of it is to be seen
-        assert_array_equal(own.lines[0].get_ydata(), values)
-        assert len(own.get_xticklabels()) == 3
-        low, high = own.get_ylim()
-        assert low <= min(values) and max(values) <= high
-        assert high - low < 1.2 * np.ptp(values)
 
 
 def test_imports_nothing_that_it_may_not_need():
