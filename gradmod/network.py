@@ -441,7 +441,8 @@ def _nothing(rule, where, rows):
     """The error that says what is there instead."""
     message = (f'{name_of(rule)}: found nothing to replace in {where}. '
                f'What is there:\n{Report(HEADINGS, rows)}')
-    if isinstance(rule, ModifiedBackprop):
+    if isinstance(rule, ModifiedBackprop) and any(
+            place.is_rectifier for place, _ in rows):
         message += (f'\nIt replaces {name_of(rule.nonlinearity)} alone; its '
                     'method `around`, as the rule, replaces others')
     return ValueError(message)

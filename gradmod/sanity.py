@@ -572,7 +572,8 @@ def plot_reports(reports):
         ticks = start + first.names
         for title, report in reports.items():
             axes.plot([1] * len(start) + list(report.mean(measure)),
-                      '.-' if first.cascading else '.', label=title)
+                      '.-' if first.cascading else '.',
+                      label=f' {title}')  # "_" would hide it
         axes.axhline(0, color='.7')
         axes.set(title=measure, xticks=range(len(ticks)))
         if known:

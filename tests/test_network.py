@@ -306,8 +306,8 @@ def test_select(select, names):
 def test_nothing_to_replace():
     net = mlp(lambda x: x, tanh, leaky_rectify, T.nnet.elu)
     for network in net, get_all_layers(net):
-        first, _, *rows, hint = refused(network, GuidedBackprop).splitlines()
-        assert 'in out.' in first and hint.endswith('select=leaky_rectify')
+        first, _, *rows = refused(network, GuidedBackprop).splitlines()
+        assert 'in out.' in first
         assert len(rows) == 5 and rows[2].endswith(NOT_KNOWN)
     assert len(modified(net, GuidedBackprop, select=leaky_rectify)) == 1
 
@@ -322,11 +322,10 @@ def test_nothing_selected(rule, select):
     net = NonlinearityLayer(mlp(rectify, T.nnet.elu, sigmoid), rectify)
     said = refused(net, rule, select)
     assert ('around' in said) is isinstance(rule, ModifiedBackprop)
-    assert 'nothing' in said and 'select=' not in said
+    assert 'nothing' in said
     # no hint that cannot be followed
     layer(net, '0').nonlinearity = net.nonlinearity = sigmoid
     said = refused(net, rule, select)
-    assert ('select=elu' in said) is isinstance(rule, type)
     assert 'nothing' in said and 'around' not in said
 
 
@@ -340,9 +339,8 @@ def test_layers_that_are_not_there_or_have_nothing():
     for where in '1', layer(net, '1'):
         for rule, select in (GuidedBackprop, ['0', where]), (
                 {'0': GuidedBackprop, where: GuidedBackprop}, None):
-            first, _, row, *hint = refused(net, rule, select).splitlines()
+            first, _, row = refused(net, rule, select).splitlines()
             assert 'in 1.' in first and ' leaky_rectify ' in row
-            assert len(hint) == (rule is GuidedBackprop)
 
 
 class ParametricRectifierLayer(Layer):
