@@ -1,27 +1,23 @@
 """Keras 2.3.1 on Theano: saliency of trained models. See the README here."""
-import os
 import subprocess
 import sys
 
-os.environ['KERAS_BACKEND'] = 'theano'  # read when Keras is imported
-import gradmod  # noqa: E402
-
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import theano  # noqa: E402
-import theano.tensor as T  # noqa: E402
-from keras import backend as K  # noqa: E402
-from keras.layers import (GRU, LSTM, Activation, BatchNormalization,  # noqa: E402
-                          Conv2D, Dense, Dropout, Flatten, Input, LeakyReLU,
+import keras
+import numpy as np
+import pytest
+import theano
+import theano.tensor as T
+from keras import backend as K
+from keras.layers import (GRU, LSTM, Activation, BatchNormalization, Conv2D,
+                          Dense, Dropout, Flatten, Input, LeakyReLU,
                           MaxPooling2D, PReLU, ReLU)
-from keras.models import Model, load_model  # noqa: E402
-from scipy.special import expit  # noqa: E402
+from keras.models import Model, load_model
+from scipy.special import expit
 
-from gradmod import DeconvNet, GuidedBackprop, ZeroBackprop  # noqa: E402
-from gradmod import override_in  # noqa: E402
+import gradmod
+from gradmod import DeconvNet, GuidedBackprop, ZeroBackprop, override_in
 
-from .. import reference  # noqa: E402
+from .. import reference
 
 FEATURES, CLASSES, STEPS = 6, 3, 4
 RULES = [(GuidedBackprop, reference.guided), (DeconvNet, reference.deconv),
@@ -151,13 +147,12 @@ def test_saliency_map_takes_the_learning_phase_as_an_input():
 @pytest.mark.parametrize('method', ['smoothgrad', 'integrated_gradients'])
 def test_methods_in_a_loop(method):
     model, x = dense(normalized)
-    weights = linear_maps(model)
     f = saliency(model, method=method, givens=TEST_PHASE)
     maps, _, _, _, error = f.explain(x)
     np.testing.assert_array_equal(f(x), maps)  # dropout is off
     if method == 'integrated_gradients':
-        value = reference.mlp_forward(x, weights)[1]
-        start = reference.mlp_forward(0 * x, weights)[1]
+        value, start = [reference.mlp_forward(v, linear_maps(model))[1]
+                        for v in (x, 0 * x)]
         classes = value.argmax(axis=1)
         sums = (value - start)[np.arange(len(x)), classes]
         np.testing.assert_allclose(
@@ -264,14 +259,11 @@ def test_equal_to_a_model_built_with_the_rule(build, places):
 
 # What Keras makes of a rectifier
 
-@pytest.mark.parametrize('layer, forms', [
-    (ReLU(), ['0.5 * (x + |x|)']),
-    (ReLU(max_value=6), ['0.5 * (x + |x|)']),
-    (ReLU(max_value=1e5), ['0.5 * (x + |x|)', 'clip(x, 0, big)'])])
-def test_forms(layer, forms):
-    x = Input((FEATURES,))
-    _, report = override_in(layer(x), GuidedBackprop)
-    assert [p.form for p in report] == forms
+def test_forms():
+    for layer, *more in [(ReLU(),), (ReLU(max_value=6),),
+                         (ReLU(max_value=1e5), 'clip(x, 0, big)')]:
+        _, report = override_in(layer(Input((FEATURES,))), GuidedBackprop)
+        assert [p.form for p in report] == ['0.5 * (x + |x|)', *more]
 
 
 @pytest.mark.parametrize('layer', [
