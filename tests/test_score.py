@@ -22,19 +22,16 @@ B = np.random.RandomState(2).randn(5, 2)
 
 
 def test_wrong_layers():
-    x = T.dtensor4('x')
-    with pytest.raises(ValueError, match='the output is not made from'):
-        saliency_map(2 * x, input_var=x, method='gradcam', layer=T.exp(x))
-    network = convnet()
-    for layer, says in [('convolutoin', "perhaps you meant 'convolution'"),
-                        (T.dtensor4(), "there are '#0 InputLayer', 'conv"),
-                        (InputLayer((1, 2)), 'there are')]:
-        with pytest.raises(ValueError, match='which 0 are: ' + says):
-            saliency_map(network, method='gradcam', layer=layer)
+    x, net = T.dtensor4('x'), convnet()
     twice = DenseLayer(DenseLayer(InputLayer((None, 3)), 4, name='a'), 5,
                        name='a')
-    with pytest.raises(ValueError, match="'a', which 2 are"):
-        saliency_map(twice, method='gradcam', layer='a')
+    for network, layer, says in [
+            (2 * x, T.exp(x), 'not made from'), (twice, 'a', 'which 2 are'),
+            (net, 'convolutoin', "which 0 are.*'convolution'"),
+            (net, x, 'InputLayer'), (net, InputLayer((1, 2)), 'which 0 are')]:
+        with pytest.raises(ValueError, match=says):
+            saliency_map(network, method='gradcam', layer=layer,
+                         input_var=None if network in (net, twice) else x)
 
 
 def test_ties_go_to_one_class():
@@ -362,18 +359,18 @@ def test_several_classes_of_a_sample(net, weights):
 
 def test_wrong_networks(net):
     x, y = T.dmatrix('x'), T.dmatrix('y')
-    for network, input_var in [([net], None), (x, None), (x, T.dvector()),
-                               (1. * T.lmatrix(), T.lmatrix()), (x > 0, x)]:
-        with pytest.raises(TypeError, match='^expected '):
-            saliency_map(network, input_var=input_var)
-    for network, options, says in [
-            (2 * y, dict(input_var=x), 'the output is not made from x'),
-            (net, dict(wrt='secnd'), "perhaps you meant 'second'"),
-            (T.exp(x), dict(input_var=[x, T.exp(x)]), 'say one by wrt')]:
-        with pytest.raises(ValueError, match=says):
+    for network, options, error, says in [
+            ([net], {}, TypeError, 'network'),
+            (x, {}, TypeError, 'input_var'),
+            (x, dict(input_var=T.dvector()), TypeError, 'input_var'),
+            (1. * T.lmatrix(), dict(input_var=T.lmatrix()), TypeError, ''),
+            (x > 0, dict(input_var=x), TypeError, 'float'),
+            (2 * y, dict(input_var=x), ValueError, 'not made from x'),
+            (net, dict(wrt='secnd'), ValueError, "'second'"),
+            (T.exp(x), dict(input_var=[x, T.exp(x)]), ValueError, 'wrt'),
+            (net, dict(rule=3), TypeError, '')]:
+        with pytest.raises(error, match=says):
             saliency_map(network, **options)
-    with pytest.raises(TypeError):
-        compiled(net, 3)
     assert net.nonlinearity is softmax
 
 
@@ -417,8 +414,3 @@ def test_a_rectifier_within_a_layer():
     second.get_output_for = lambda z, **_: T.maximum(linear(z), 0)
     close(compiled(net, GuidedBackprop)(X, LABELS), restated(
         'gradient', Model(weights, GuidedBackprop), X, LABELS), 'float64')
-
-
-def test_dropout_does_not_take_part(net, plain):
-    dropped = lasagne.layers.DropoutLayer(net, .9)
-    np.testing.assert_array_equal(compiled(dropped)(X), plain(X))
