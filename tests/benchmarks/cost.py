@@ -54,26 +54,23 @@ def rectifier(network, way):
         def rectify(x):  # noqa: F811
             return T.maximum(x, 0)
 
-    class Recipe:
+    ops = {}
+
+    def recipe(x):
         """The recipe, mended: one op a type, grad_overrides."""
+        if x.type not in ops:
+            inner = x.type()
+            ops[x.type] = theano.OpFromGraph(
+                [inner], [rectify(inner)], inline=way == 'inline',
+                grad_overrides=grad)
+        return ops[x.type](x)
 
-        def __init__(self, inline):
-            self.inline, self.ops = inline, {}
-
-        def __call__(self, x):
-            if x.type not in self.ops:
-                inner = x.type()
-                self.ops[x.type] = theano.OpFromGraph(
-                    [inner], [rectify(inner)], inline=self.inline,
-                    grad_overrides=self.grad)
-            return self.ops[x.type](x)
-
-        def grad(self, inputs, out_grads):
-            (x,), (g,) = inputs, out_grads
-            return [g * (x > 0).astype(x.dtype) * (g > 0).astype(x.dtype)]
+    def grad(inputs, out_grads):
+        (x,), (g,) = inputs, out_grads
+        return [g * (x > 0).astype(x.dtype) * (g > 0).astype(x.dtype)]
     if way in RULES:
         return getattr(gradmod, RULES[way])(rectify)
-    return rectify if way == 'plain' else Recipe(inline=way == 'inline')
+    return rectify if way == 'plain' else recipe
 
 
 def build(network, f, weights):
@@ -155,11 +152,11 @@ def compile_once(network, way, weights):
     return function, value, time.perf_counter() - start
 
 
-def measure_compile(args, network, way, compiles=None):
+def measure_compile(args, network, way):
     """Seconds to build and compile, and the process's peak memory in MB."""
     from sides import peak
     seconds = []
-    for _ in range(int(compiles or args.compiles) + 1):
+    for _ in range(args.compiles + 1):
         function, value, duration = compile_once(network, way, args.weights)
         seconds.append(duration)
     function(value)
@@ -213,28 +210,18 @@ def call(limit, kind, *what):
 
 def measure(args, network):
     """All figures of one network: {way: {figure: [seconds or MB]}}."""
-    ways = ['plain'] + args.rules
-    figures = {way: {'compile': [], 'memory': [], 'run': []}
-               for way in ways + args.others}
+    ways = ['plain'] + args.rules + args.others
+    figures = {way: {'compile': [], 'memory': [], 'run': []} for way in ways}
     for _ in range(args.processes):
-        for way in ways:
-            result = call(3600, 'compile', network, way)
+        for way in list(ways):
+            result = call(args.limit, 'compile', network, way)
             if not result:
-                sys.exit(f'{network}, {way}: the process failed, or took too '
-                         'long or too much memory')
+                ways.remove(way)
             for figure, values in result.items():
                 figures[way][figure] += values
     for _ in range(args.processes):
-        for way, seconds in call(3600, 'run', network, *ways).items():
+        for way, seconds in call(None, 'run', network, *ways).items():
             figures[way]['run'] += seconds
-    for way in args.others:
-        figures[way].update(call(args.limit, 'compile', network, way, '1'))
-        if figures[way]['compile']:
-            runs = call(args.limit, 'run', network, 'plain', way)
-            if runs:  # against a plain run of its own
-                figures[way]['run'] = [
-                    a / b * c for a, b, c in zip(runs[way], runs['plain'],
-                                                 figures['plain']['run'])]
     return figures
 
 
@@ -295,7 +282,7 @@ def main():
     add('--compiles', type=int, default=2, help='timed compiles a process')
     add('--processes', type=int, default=3, help='processes a way')
     add('--limit', type=int, default=300,
-        help='seconds for the other ways, a process')
+        help='seconds to compile, a process')
     add('--memory', type=int, default=10, help='GB for a process')
     add('--json', metavar='PATH', help='write the raw figures')
     add('--plot', metavar='PATH', help='draw compile time over depth')

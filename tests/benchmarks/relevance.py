@@ -103,23 +103,17 @@ def torch_network(values):
             parameter.data = torch.tensor(next(values))
         return nn.Sequential(layer, nn.ReLU())
 
-    class Fire(nn.Module):
-        def __init__(self, channels, squeeze, expand):
-            super().__init__()
-            self.squeeze = convolution(channels, squeeze, 1)
-            self.expand = nn.ModuleList([
-                convolution(squeeze, expand, 1),
-                convolution(squeeze, expand, 3, padding=1)])
-
+    class Parallel(nn.ModuleList):
         def forward(self, h):
-            h = self.squeeze(h)
-            return torch.cat([expand(h) for expand in self.expand], 1)
+            return torch.cat([layer(h) for layer in self], 1)
 
     def pool():
         return nn.MaxPool2d(3, 2, ceil_mode=True)
     layers, channels = [convolution(3, 96, 7, stride=2), pool()], 96
     for number, (squeeze, expand) in enumerate(FIRES, 2):
-        layers.append(Fire(channels, squeeze, expand))
+        layers += [convolution(channels, squeeze, 1), Parallel([
+            convolution(squeeze, expand, 1),
+            convolution(squeeze, expand, 3, padding=1)])]
         channels = 2 * expand
         if number in (4, 8):
             layers.append(pool())
@@ -190,28 +184,11 @@ def function_there(way, weights, images):
 
 def main():
     import sides
-    args = sides.options(__doc__, 'zennit', 'compressed_SqueezeNet.net',
-                         10).parse_args()
-    if args.child:
-        return sides.child(*args.child, here=function_here,
-                           there=function_there)
-    seconds, memory, compiling, results = sides.in_turns(
-        __file__, args, WAYS, arrays(args.weights), photographs())
+    args = sides.parsed(
+        sides.options(__doc__, 'zennit', 'compressed_SqueezeNet.net', 10),
+        here=function_here, there=function_there)
     print(f'SqueezeNet, 2 photographs, one thread, {args.rounds} rounds\n')
-    print('| | compile | / gradient | memory | / gradient | here | zennit | '
-          'here / zennit (quartiles) | difference |\n|' + '---|' * 9)
-    for way in WAYS:
-        key, there, plain = ('here', way), ('there', way), ('here', WAYS[0])
-        row = (f'| {way} | {compiling[key]:.1f} s '
-               f'| {compiling[key] / compiling[plain]:.1f} '
-               f'| {memory[key]:.0f} MB | {memory[key] / memory[plain]:.2f} '
-               f'| {np.median(seconds[key]):.3f} s |')
-        if args.torch_python:
-            error = sides.difference(results[key], results[there])
-            row += (f' {np.median(seconds[there]):.3f} s '
-                    f'| {sides.ratio(seconds[key], seconds[there])} '
-                    f'| {error:.1e} |')
-        print(row)
+    sides.compare(__file__, args, WAYS, arrays(args.weights), photographs())
 
 
 if __name__ == '__main__':

@@ -71,12 +71,16 @@ def load(path):
         return [archive[f'arr_{i}'] for i in range(len(archive.files))]
 
 
-def child(which, way, folder, **makers):
-    """In a child: compute once for each line of stdin.
+def parsed(parser, **makers):
+    """The arguments; but a child computes, once for each line of stdin.
 
-    ``maker(way, weights, batch)`` returns a function of nothing, and the
+    ``makers[which](way, weights, batch)`` returns a function of nothing, and the
     seconds that it took to compile.
     """
+    args = parser.parse_args()
+    if not args.child:
+        return args
+    which, way, folder = args.child
     function, compiling = makers[which](
         way, os.path.join(folder, 'weights.npz'),
         np.load(os.path.join(folder, 'batch.npy')))
@@ -86,6 +90,7 @@ def child(which, way, folder, **makers):
         start = time.perf_counter()
         function()
         print('TIME', time.perf_counter() - start, peak(), flush=True)
+    sys.exit()
 
 
 def answer(process):
@@ -96,11 +101,10 @@ def answer(process):
     sys.exit(f'{process.args}: the process ended; its message is above')
 
 
-def in_turns(program, args, ways, weights, batch):
-    """What each way takes, 'here' and, if there is a `torch_python`, 'there'.
+def compare(program, args, ways, weights, batch):
+    """Print what each way takes, by the first, here and with PyTorch.
 
-    Four dicts by (which, way): the seconds of each round, the memory in the
-    end, the seconds of compiling, and the result.
+    Return how far the results are apart.
     """
     pythons = {'here': (sys.executable, environment())}
     if args.torch_python:
@@ -127,8 +131,21 @@ def in_turns(program, args, ways, weights, batch):
                 took, memory[call] = answer(processes[call])
                 if round:  # the first warms up
                     seconds[call].append(took)
-    return seconds, memory, compiling, results
 
-
-def difference(a, b):
-    return abs(a - b).max() / abs(b).max()
+    def cell(figures, *key):  # and by the first way
+        value, first = [np.median(figures[k]) for k in (key, (key[0], ways[0]))]
+        return f'{value:.4g} ({value / first:.2f})'
+    print('| | compile, s | memory, MB | here, s | PyTorch, s '
+          '| here / PyTorch (quartiles) | difference |\n|' + '---|' * 7)
+    errors = []
+    for way in ways:
+        row = [way, cell(compiling, 'here', way), cell(memory, 'here', way),
+               cell(seconds, 'here', way)]
+        if args.torch_python:
+            ours, theirs = results['here', way], results['there', way]
+            errors.append(abs(ours - theirs).max() / abs(theirs).max())
+            row += [cell(seconds, 'there', way),
+                    ratio(seconds['here', way], seconds['there', way]),
+                    f'{errors[-1]:.1e}']
+        print('|', ' | '.join(row), '|')
+    return errors
