@@ -132,8 +132,8 @@ def pickled(f, arrays):
         assert np.array_equal(a, b), 'a pickled function differs'
 
 
-def main(order='--gradmod-first'):
-    early = order == '--theano-first'
+def main():
+    early = '--theano-first' in sys.argv
     assert early == gradmod.compat.actions[0].startswith('Theano was imported')
     inside = os.path.realpath(gradmod.__file__)
     assert inside.startswith(os.path.realpath(sys.prefix) + os.sep), (
@@ -151,10 +151,9 @@ def main(order='--gradmod-first'):
         'numpy': np.__version__, 'scipy': scipy.__version__,
         'lasagne': lasagne.__version__, 'floatX': dtype,
         'device': theano.config.device, 'mode': theano.config.mode,
-        'cxx': theano.config.cxx, 'ldflags': theano.config.blas.ldflags,
-        'compiledir': theano.config.compiledir,
+        'ldflags': theano.config.blas.ldflags,
         'compat': gradmod.compat.actions, 'distances': distances}))
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    main()

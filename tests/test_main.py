@@ -50,11 +50,9 @@ def test_healthy(examine, tmp_path):
     report = json.loads(out)
     assert status == 0 and report['ok'] and report['problems'] == []
     facts = report['facts']
-    assert facts['theano'] == theano.__version__
-    assert facts['numpy'] == np.__version__
     assert facts['python'] == '%d.%d.%d' % sys.version_info[:3]
-    assert facts['lasagne'] == importlib.import_module('lasagne').__version__
-    assert facts['scipy'] == importlib.import_module('scipy').__version__
+    for name in 'theano', 'numpy', 'lasagne', 'scipy':
+        assert facts[name] == importlib.import_module(name).__version__
     assert facts['compiler'].startswith(facts['cxx'] + ', ')
     assert str(tmp_path) not in facts['compiledir']
     assert len(facts['compat']) == len(compat.actions)
@@ -197,11 +195,8 @@ def test_wrong_values(wrong, words):
 def test_wrong_values_in_json(monkeypatch, capsys, value, words):
     monkeypatch.setattr(doctor, 'run_self_test', lambda: values(plain=value))
     assert doctor.main(['--json']) == 1
-
-    def refuse(constant):
-        raise ValueError(f'not JSON: {constant}')
     out = capsys.readouterr().out
-    report = json.loads(out, parse_constant=refuse)
+    report = json.loads(out, parse_constant=pytest.fail)  # not JSON
     assert '\n  "ok": false' in out
     assert report['verdict'].startswith('gradmod does not')
     assert report['self-test']['no override'] == {'plain': words, 'guided': .3}
@@ -248,6 +243,7 @@ def test_self_test_does_not_end(monkeypatch, tmp_path, script, words):
 
 def test_a_self_test_that_takes_too_long(monkeypatch):
     def wait(*_, timeout, **__):
+        assert timeout == 600
         raise subprocess.TimeoutExpired('python', timeout)
     facts = doctor.gather()
     monkeypatch.setattr(doctor, 'gather', lambda: facts)
@@ -265,12 +261,12 @@ def test_explain(monkeypatch):
         return doctor.explain(RuntimeError('Bad luck.'), {
             'blas.ldflags': flags, 'cxx': cxx, 'compiler': compiler})
     unknown = explained(links=True)
-    assert unknown.startswith('The self-test did not end. Bad luck. -- Try')
+    assert 'did not end. Bad luck.' in unknown
     assert explained(flags='') == explained('', None) == unknown
-    assert explained(compiler=None).startswith('There is no compiler g++,')
-    assert 'blas.ldflags = -lmine, set in the file.' in explained(
-        where='the file')
-    assert 'blas.ldflags = -lmine, which Theano found.' in explained()
+    assert 'no compiler g++' in explained(compiler=None)
+    for where, words in ('the file', 'set in the file'), (None, 'found'):
+        said = explained(where=where)
+        assert 'blas.ldflags = -lmine' in said and words in said
 
 
 # The facts and the notes

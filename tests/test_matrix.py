@@ -135,6 +135,7 @@ class Problem:
         self.y = self.F(self.z, self.u)
         self.cost = (self.c * self.y).sum()
         self.wrt = [self.x, self.u] + self.parameters
+        self.want = [self.case.value(self.Z, self.U)] + self.gradients()
 
     def F(self, z, u):
         return self.rule(z) * u
@@ -172,8 +173,7 @@ class Problem:
 # The ways
 
 def several_wrt(p):
-    p.check([p.y] + theano.grad(p.cost, p.wrt),
-            [p.case.value(p.Z, p.U)] + p.gradients())
+    p.check([p.y] + theano.grad(p.cost, p.wrt), p.want)
     dz = p.case.gradients(p.Z, p.U, p.C)[0]
     p.check(theano.grad(p.cost, [p.z, p.a]), [dz, p.X.T.dot(dz)])
 
@@ -305,8 +305,8 @@ def inside_op_from_graph(p):
         op = OpFromGraph(inputs, [p.y], **options)
         y = op(*inputs)
         got = theano.grad((p.c * y).sum(), inputs)
-        p.check([y] + got, [p.case.value(p.Z, p.U)] + [
-            g for v, g in zip(p.wrt, p.gradients()) if v in inputs])
+        p.check([y] + got, [w for v, w in zip([p.y] + p.wrt, p.want)
+                            if v in [p.y] + inputs])
 
 
 # Loops
@@ -404,8 +404,7 @@ def test_scan_in_c():
 def test_modes(mode):
     p = Problem('guided', 'float32', MODES[mode])
     f = p.function([p.y] + theano.grad(p.cost, p.wrt))
-    same(f(*p.values.values()), [p.case.value(p.Z, p.U)] + p.gradients(),
-         'float32')
+    same(f(*p.values.values()), p.want, 'float32')
     assert is_opaque(f) == (mode.split()[-1] in ('None', 'merge',
                                                  'fast_run_stable'))
 
@@ -422,8 +421,8 @@ def test_test_values(setting, case, recwarn):
         got = [p.y] + theano.grad(p.cost, p.wrt) + second
         got += scan(p, truncate_gradient=2)
         rows = theano.gradient.jacobian(p.y[1], p.x)
-    same([v.tag.test_value for v in got], [p.case.value(p.Z, p.U)]
-         + p.gradients() + by_numpy + loop(p, 2), 'float64')
+    same([v.tag.test_value for v in got],
+         p.want + by_numpy + loop(p, 2), 'float64')
     same(rows.tag.test_value, [p.gradients(np.eye(4)[:, [1]] * g)[0]
                                for g in np.eye(5)], 'float64')
     assert not [w for w in recwarn if 'test value' in str(w.message)]
@@ -465,8 +464,7 @@ def check_things(things):
     p = Problem('carrying', 'float64', PY)
     for f in functions + [theano.function(*expression, mode=PY,
                                           on_unused_input='ignore')]:
-        same(f(*p.values.values()),
-             [p.case.value(p.Z, p.U)] + p.gradients(), 'float64')
+        same(f(*p.values.values()), p.want, 'float64')
 
 
 def test_copies(tmp_path):

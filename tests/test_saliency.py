@@ -2,8 +2,8 @@ import pickle
 import re
 import subprocess
 import sys
-import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import lasagne
@@ -308,19 +308,13 @@ def test_a_method_that_returns_one_map_for_all(net):
 
 def test_threads_take_turns(net):
     f = compiled(net, GuidedBackprop, method='smoothgrad', samples=3)
-    want, got = [f(X, c) for c in range(CLASSES)], {}
-
-    def run(k):
-        for i in range(10):
-            got[k, i] = f(X, k % CLASSES, batch_size=1 + k)
-    threads = [threading.Thread(target=run, args=(k,)) for k in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(got) == 40
-    for (k, _), maps in got.items():
-        np.testing.assert_allclose(maps, want[k % CLASSES], rtol=1e-12)
+    want = [f(X, c) for c in range(CLASSES)]
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(f, X, k % CLASSES, batch_size=1 + k % 4)
+                 for k in range(40)]
+    for k, future in enumerate(found):
+        np.testing.assert_allclose(future.result(), want[k % CLASSES],
+                                   rtol=1e-12)
 
 
 def test_another_number_of_scores_than_images_is_refused(net):
@@ -386,13 +380,12 @@ def test_arrays_of_several_inputs():
     np.testing.assert_array_equal(maps, 3 * np.eye(4)[[1] * 5])
     assert list(two({'b': B, 'a': X})) == ['a', 'b']
     for wrong, error, says in [
-            (X, TypeError, "a list of 2 arrays, or a dict of .'a', 'b'."),
-            ([X], TypeError, 'a list of 2 arrays'),
-            ({'a': X}, ValueError, r"a dict of \['a', 'b'\], got \['a'\]"),
-            ([X, B[:3]], ValueError, r'as many samples .* got \[5, 3\]'),
-            ([X, X], TypeError, 'images of dtype int32 for b'),
-            ([X, B[0]], ValueError, 'of shape .None, None., for b, got .4,.'),
-            ([X * np.nan, B], ValueError, 'NaN or infinity in image 0 of a')]:
+            (X, TypeError, "'a', 'b'"), ([X], TypeError, 'list of 2'),
+            ({'a': X}, ValueError, r"\['a', 'b'\], got \['a'\]"),
+            ([X, B[:3]], ValueError, r'\[5, 3\]'),
+            ([X, X], TypeError, 'int32 for b'),
+            ([X, B[0]], ValueError, 'for b.* .4,.'),
+            ([X * np.nan, B], ValueError, 'image 0 of a')]:
         with pytest.raises(error, match=says):
             two(wrong)
 
