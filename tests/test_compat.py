@@ -115,7 +115,7 @@ def library(tmp_path):
 def test_what_is_chosen(python, start):
     flags = 'linker=py,optimizer=fast_compile'
     result, err = python('import gradmod, lasagne; report()', flags=flags)
-    found = result['actions'][0].split('to use the OpenBLAS in ')
+    found = result['actions'][0].split('OpenBLAS in ')
     assert result['chosen'] == (result['ldflags'] if found[1:] else None)
     if len(found) == 2:
         assert 'openblas' in result['ldflags']
@@ -156,19 +156,15 @@ report()''', flags)
     assert result['flags'] == flags
     assert result['ldflags'] == ''
     assert 'imported before' in result['actions'][0]
-    told = any('to run scan in Python' in said for said in result['actions'])
+    told = any('scan' in said for said in result['actions'])
     assert told == (sys.version_info >= (3, 11))
 
 
 def test_no_compiler_no_blas(python, tmp_path):
     result, _ = python(PATH=str(tmp_path))
     assert result['ldflags'] == ''
-    if compat.numpy_blas() is None:
-        assert result['flags'] == f'{FLAG}=,'
-        assert result['chosen'] == ''
-    else:
-        assert result['flags'] is None
-        assert 'Left the search' in result['actions'][0]
+    assert [result['flags'], result['chosen']] == (
+        [f'{FLAG}=,', ''] if compat.numpy_blas() is None else [None, None])
 
 
 @pytest.mark.slow
@@ -226,8 +222,8 @@ def test_user_setting_in_files(unset, monkeypatch, tmp_path):
 def test_a_wrong_library_does_not_work(library, tmp_path):
     assert compat.works(library('right.so'))
     (tmp_path / 'text.so').write_text('/* no library */')
-    for name in 'text.so', 'none.so':
-        assert not compat.works(str(tmp_path / name))
+    assert not compat.works(str(tmp_path / 'text.so'))
+    assert not compat.works(str(tmp_path / 'none.so'))
     for i, wrong in enumerate([
             dict(gemm=RIGHT + ' + (sizeof(*a) < 8)'),  # of floats alone
             dict(gemm=RIGHT + ' + (sizeof(*a) == 8)'),
@@ -302,12 +298,12 @@ def test_choose_blas(unset, monkeypatch, library, tmp_path):
     flags = f'-L{tmp_path} -l'
     candidates = [('none', '-lnone'), (wrong, flags + 'wrong'),
                   (right, flags + 'missing'), (right, flags + 'right')]
-    found = flags + 'right', f'Told Theano to use the OpenBLAS in {right}.'
-    assert choose(None, candidates) == choose({}, candidates) == found
-    left = None, 'Left the search for a BLAS to Theano.'
+    for info in None, {}:
+        found, said = choose(info, candidates)
+        assert found == flags + 'right' and right in said
     own = dict(libraries=['right'], library_dirs=[str(tmp_path)])
-    assert choose(own, candidates) == left
-    assert choose({}, candidates[:3]) == left
+    assert choose(own, candidates)[0] is None
+    assert choose({}, candidates[:3])[0] is None
     assert choose(None, candidates[:3])[0] == ''
 
 

@@ -229,13 +229,10 @@ def test_images_that_are_not_finite(plain, value):
 
 
 @pytest.mark.parametrize('target, error, says', [
-    (3, ValueError, 'a class from 0 to 2, got 3'),
-    ([0, 1, 2, 3, 4], ValueError, 'got 3'),
-    (-1, ValueError, 'got -1'),
-    ([0, 1], ValueError, 'a target for each of 5 images, got 2'),
-    (1., TypeError, 'got float'),
-    ('all', TypeError, r"got str \('all'\)"),
-    (len, TypeError, 'got builtin_function')])
+    (3, ValueError, 'from 0 to 2, got 3'), ([0, 1, 2, 3, 4], ValueError, 'got 3'),
+    (-1, ValueError, 'got -1'), ([0, 1], ValueError, '5 images, got 2'),
+    (1., TypeError, 'float'), ('all', TypeError, r"'all'"),
+    (len, TypeError, 'builtin_function')])
 def test_wrong_targets_in_a_call(plain, target, error, says):
     with pytest.raises(error, match=says):
         plain(X, target)
@@ -249,7 +246,7 @@ def test_progress(plain, capsys, monkeypatch):
             error = capsys.readouterr().err
             assert seen in error and bool(seen) == bool(error)
     monkeypatch.setitem(sys.modules, 'tqdm', None)
-    with pytest.raises(ImportError, match='progress=True needs tqdm'):
+    with pytest.raises(ImportError, match='tqdm'):
         plain(X, progress=True)
 
 

@@ -185,7 +185,7 @@ def measure_run(args, network, *ways):
 def child(args, kind, *what):
     resource.setrlimit(resource.RLIMIT_AS, (args.memory * 2 ** 30,) * 2)
     sys.setrecursionlimit(100000)
-    measure = {'compile': measure_compile, 'run': measure_run}[kind]
+    measure = measure_compile if kind == 'compile' else measure_run
     print('RESULT ' + json.dumps(measure(args, *what)))
 
 
@@ -245,22 +245,23 @@ def show(results):
 def plot(results, path):
     """Compile time over depth, both logarithmic."""
     from matplotlib import pyplot
-    figure = pyplot.figure(figsize=(8, 3.2))
-    for i, (kind, title) in enumerate([
-            ('mlp', 'MLP: layers'), ('resnet', 'ResNet: blocks a stage')]):
-        axes = figure.add_subplot(1, 2, i + 1)
-        depths = {int(network.split('-')[1]): f for network, f
-                  in results.items() if network.startswith(kind)}
+    figure, both = pyplot.subplots(1, 2, figsize=(8, 3.2))
+    for axes, kind, title in zip(both, ('mlp', 'resnet'), (
+            'MLP: layers', 'ResNet: blocks a stage')):
+        depths = sorted((int(network.split('-')[1]), figures)
+                        for network, figures in results.items()
+                        if network.startswith(kind))
         for way in ['plain'] + DEFAULT_RULES + OTHERS:
-            points = [(depth, np.median(f[way]['compile']))
-                      for depth, f in sorted(depths.items())
-                      if f.get(way, {}).get('compile')]
+            points = [(depth, np.median(figures[way]['compile']))
+                      for depth, figures in depths
+                      if figures.get(way, {}).get('compile')]
             if points:
                 axes.plot(*zip(*points), marker='o', ms=4, label=way)
         axes.set(xscale='log', yscale='log', xlabel=title,
                  ylabel='compile time (s)')
-        axes.set_xticks(list(depths))
-        axes.set_xticklabels(list(depths))
+        ticks = [depth for depth, _ in depths]
+        axes.set_xticks(ticks)
+        axes.set_xticklabels(ticks)
         axes.minorticks_off()
     axes.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, .5))
     figure.tight_layout()

@@ -302,20 +302,14 @@ class Explained(GuidedBackprop):
         return (T.switch(self.on, guided, true_grads[0]),)
 
 
-@pytest.mark.parametrize('wrap', ['function', 'name'])
-def test_rules_from_the_start_saving_and_loading(wrap, tmp_path):
+def test_rules_from_the_start_saving_and_loading(tmp_path):
     rule = Explained(K.relu)
-    guided_relu = rule if wrap == 'name' else lambda z: rule(z)
-    guided_relu.__name__ = 'guided_relu'  # what Keras saves
-
-    def block(h, units):
-        if wrap == 'name':
-            return Dense(units, activation=guided_relu)(h)
-        return Activation(guided_relu)(Dense(units)(h))
-    model, x = dense(block)
+    rule.__name__ = 'guided_relu'  # what Keras saves
+    model, x = dense(
+        lambda h, units: Activation(rule)(Dense(units, activation=rule)(h)))
     path = str(tmp_path / 'model.h5')
     model.save(path)
-    loaded = load_model(path, custom_objects={'guided_relu': guided_relu})
+    loaded = load_model(path, custom_objects={'guided_relu': rule})
     np.testing.assert_allclose(loaded.predict(x), model.predict(x), rtol=1e-5)
     for on, numbers in enumerate([reference.plain, reference.guided]):
         rule.on.set_value(on)
