@@ -2,13 +2,12 @@
 
 `installations.py` installs gradmod in many ways and runs this file in each:
 
-    python tests/installation_check.py FOLDER [--theano-first]
+    python tests/installation_check.py [--theano-first]
 
-FOLDER is an empty one to write to. gradmod is what the environment has
-installed, not what lies beside this file. What is printed last is a
-JSON dictionary of versions, settings and distances; any value that is wrong
-ends the program with an AssertionError. The numpy half knows nothing of
-Theano.
+gradmod is what the environment has installed, not what lies beside this file.
+What is printed last is a JSON dictionary of versions, settings and distances;
+any value that is wrong ends the program with an AssertionError. The numpy half
+knows nothing of Theano.
 """
 import json
 import os
@@ -37,19 +36,19 @@ def values(*shape):
     return random.randn(*shape).astype(dtype)
 
 
-def agree(name, got, expected):
-    """Assert that an array is what numpy says, by the largest value."""
-    assert got.shape == expected.shape and got.dtype == dtype, name
-    far = float(np.abs(got - expected).max() / np.abs(expected).max())
-    assert far < tolerance, f'{name} is {far:.2g} from numpy\'s'
-    distances[name] = far
+def apart(a, b):
+    """The largest difference, by the largest value."""
+    return float(np.abs(a - b).max() / np.abs(b).max())
 
 
-def used(name, guided, plain):
-    """Assert that the override changes the gradient, and how far."""
-    far = float(np.abs(guided - plain).max() / np.abs(plain).max())
+def compare(name, got, expected):
+    """Assert that arrays are what numpy says, and that the override is used."""
+    for what, a, b in zip(('value', 'plain', 'guided'), got, expected):
+        assert a.shape == b.shape and a.dtype == dtype, (name, what)
+        far = distances[f'{name}, {what}'] = apart(a, b)
+        assert far < tolerance, f'{name}, {what} is {far:.2g} from numpy\'s'
+    far = distances[name + ', from the plain gradient'] = apart(got[2], got[1])
     assert far > .1, f'{name}: the override is not used'
-    distances[name + ', from the plain gradient'] = far
 
 
 def gate(z, g, guided):
@@ -118,38 +117,23 @@ def recurrent_in_numpy(x, start, u):
     return [h] + gradients
 
 
-def compare(name, got, expected):
-    for what, a, b in zip(('value', 'plain', 'guided'), got, expected):
-        agree(f'{name}, {what}', a, b)
-    used(name, got[2], got[1])
-
-
 def exact(*arrays):
     return [a.astype('float64') for a in arrays]
 
 
-# A compiled function that goes to another process
-
-def pickled(f, arrays, folder):
-    sent, back = (os.path.join(folder, name) for name in ('sent', 'back'))
-    with open(sent, 'wb') as out:
-        pickle.dump((f, arrays), out, -1)
-    subprocess.check_call([sys.executable, os.path.abspath(__file__),
-                           '--load', sent, back])
-    with open(back, 'rb') as result:
-        for here, there in zip(f(*arrays), pickle.load(result)):
-            assert np.array_equal(here, there), 'a pickled function differs'
+def pickled(f, arrays):
+    """Assert that a function computes the same in another process."""
+    there = subprocess.check_output(
+        [sys.executable, '-c', 'import gradmod, pickle, sys\n'
+         'f, arrays = pickle.load(sys.stdin.buffer)\n'
+         'pickle.dump(f(*arrays), sys.stdout.buffer)'],
+        input=pickle.dumps((f, arrays), -1))
+    for a, b in zip(f(*arrays), pickle.loads(there)):
+        assert np.array_equal(a, b), 'a pickled function differs'
 
 
-def load(sent, back):
-    with open(sent, 'rb') as function:
-        f, arrays = pickle.load(function)
-    with open(back, 'wb') as out:
-        pickle.dump(f(*arrays), out)
-
-
-def main(folder, order='--gradmod-first'):
-    early = order == '--theano-first'
+def main():
+    early = '--theano-first' in sys.argv
     assert early == gradmod.compat.actions[0].startswith('Theano was imported')
     inside = os.path.realpath(gradmod.__file__)
     assert inside.startswith(os.path.realpath(sys.prefix) + os.sep), (
@@ -161,19 +145,15 @@ def main(folder, order='--gradmod-first'):
     f = recurrent()
     compare('recurrent network', f(*arrays),
             recurrent_in_numpy(*exact(*arrays)))
-    pickled(f, arrays, folder)
+    pickled(f, arrays)
     print('\n' + json.dumps({
         'python': platform.python_version(), 'theano': theano.__version__,
         'numpy': np.__version__, 'scipy': scipy.__version__,
         'lasagne': lasagne.__version__, 'floatX': dtype,
         'device': theano.config.device, 'mode': theano.config.mode,
-        'cxx': theano.config.cxx, 'ldflags': theano.config.blas.ldflags,
-        'compiledir': theano.config.compiledir,
+        'ldflags': theano.config.blas.ldflags,
         'compat': gradmod.compat.actions, 'distances': distances}))
 
 
 if __name__ == '__main__':
-    if sys.argv[1] == '--load':
-        load(*sys.argv[2:])
-    else:
-        main(*sys.argv[1:])
+    main()

@@ -58,28 +58,28 @@ def unset(monkeypatch, tmp_path):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Write a package and its submodules, importable during the test."""
+    """Write a package, importable during the test."""
     # This also puts back the modules of that name that there were.
     with mock.patch.dict(sys.modules):
-        def write(name, **modules):
+        def write(name, init=''):
             for known in list(sys.modules):
                 if known.split('.')[0] == name:
                     del sys.modules[known]
             folder = tmp_path / 'site' / name
             folder.mkdir(parents=True)
-            modules.setdefault('__init__', '')
-            for module, text in modules.items():
-                (folder / (module + '.py')).write_text(text)
+            (folder / '__init__.py').write_text(init)
             monkeypatch.syspath_prepend(str(folder.parent))
             return folder
         yield write
 
 
+RIGHT = 'a[i + p * *lda] * b[p + j * *ldb]'
+
+
 @pytest.fixture
 def library(tmp_path):
     """Compile a small OpenBLAS, right or wrong."""
-    def build(path, config='OpenBLAS', gemm='a[i + p * *m] * b[p + j * *k]',
-              without='nothing'):
+    def build(path, config='OpenBLAS', gemm=RIGHT, without='nothing'):
         source = f'''
             extern "C" {{
             const char *openblas_get_config() {{ return "{config}"; }}
@@ -88,13 +88,14 @@ def library(tmp_path):
         '''
         for name, real in ('sgemm_', 'float'), ('dgemm_', 'double'):
             source += f'''
-            void {name}(char *, char *, int *m, int *n, int *k, {real} *alpha,
-                    {real} *a, int *, {real} *b, int *, {real} *beta,
-                    {real} *c, int *) {{
+            void {name}(char *ta, char *tb, int *m, int *n, int *k, {real} *alpha,
+                    {real} *a, int *lda, {real} *b, int *ldb, {real} *beta,
+                    {real} *c, int *ldc) {{
                 for (int i = 0; i < *m; i++) for (int j = 0; j < *n; j++) {{
-                    c[i + j * *m] = 0;
+                    {real} &sum = c[i + j * *ldc];
+                    sum = *beta || *ta != 'N' || *tb != 'N';
                     for (int p = 0; p < *k; p++)
-                        c[i + j * *m] += {gemm};
+                        sum += *alpha * ({gemm});
                 }}
             }}'''
         code = tmp_path / 'blas.cpp'
@@ -114,7 +115,7 @@ def library(tmp_path):
 def test_what_is_chosen(python, start):
     flags = 'linker=py,optimizer=fast_compile'
     result, err = python('import gradmod, lasagne; report()', flags=flags)
-    found = result['actions'][0].split('to use the OpenBLAS in ')
+    found = result['actions'][0].split('OpenBLAS in ')
     assert result['chosen'] == (result['ldflags'] if found[1:] else None)
     if len(found) == 2:
         assert 'openblas' in result['ldflags']
@@ -135,8 +136,7 @@ def test_a_setting_stands(python, tmp_path):
     flags = QUICK + f'{FLAG}='
     result, _ = python(flags=flags)
     assert result['ldflags'] == '' and result['flags'] == flags
-    assert result['actions'][0] == (
-        'blas.ldflags is set in THEANO_FLAGS, and stays as it is.')
+    assert 'THEANO_FLAGS' in result['actions'][0]
 
     rc = tmp_path / '.theanorc'
     rc.write_text('[blas]\nldflags = -lm\n')
@@ -155,20 +155,16 @@ from theano.tensor.signal.downsample import max_pool_2d
 report()''', flags)
     assert result['flags'] == flags
     assert result['ldflags'] == ''
-    assert result['actions'][0].startswith('Theano was imported before')
-    told = any('to run scan in Python' in said for said in result['actions'])
+    assert 'imported before' in result['actions'][0]
+    told = any('scan' in said for said in result['actions'])
     assert told == (sys.version_info >= (3, 11))
 
 
 def test_no_compiler_no_blas(python, tmp_path):
     result, _ = python(PATH=str(tmp_path))
     assert result['ldflags'] == ''
-    if compat.numpy_blas() is None:
-        assert result['flags'] == f'{FLAG}=,'
-        assert result['chosen'] == ''
-    else:
-        assert result['flags'] is None
-        assert 'Left the search' in result['actions'][0]
+    assert [result['flags'], result['chosen']] == (
+        [f'{FLAG}=,', ''] if compat.numpy_blas() is None else [None, None])
 
 
 @pytest.mark.slow
@@ -183,10 +179,8 @@ def test_a_system_library(python, library, tmp_path):
 
     (there / 'libopenblas.so').symlink_to(library('lib/libopenblas.so.0'))
     result, _ = python(**settings)
-    assert result['ldflags'] == '-lopenblas'
-    assert result['chosen'] == '-lopenblas'
-    assert result['actions'][0] == (
-        'Told Theano to use the OpenBLAS in libopenblas.so.0.')
+    assert result['ldflags'] == result['chosen'] == '-lopenblas'
+    assert result['actions'][0].endswith(' libopenblas.so.0.')
 
 
 # Where the user has set what
@@ -228,32 +222,19 @@ def test_user_setting_in_files(unset, monkeypatch, tmp_path):
 def test_a_wrong_library_does_not_work(library, tmp_path):
     assert compat.works(library('right.so'))
     (tmp_path / 'text.so').write_text('/* no library */')
-    for name in 'text.so', 'none.so':
-        assert not compat.works(str(tmp_path / name))
-    right = 'a[i + p * *m] * b[p + j * *k]'
+    assert not compat.works(str(tmp_path / 'text.so'))
+    assert not compat.works(str(tmp_path / 'none.so'))
     for i, wrong in enumerate([
-            dict(gemm=right + ' + (sizeof(*a) < 8)'),  # of floats alone
-            dict(gemm=right + ' + (sizeof(*a) == 8)'),
+            dict(gemm=RIGHT + ' + (sizeof(*a) < 8)'),  # of floats alone
+            dict(gemm=RIGHT + ' + (sizeof(*a) == 8)'),
+            # the last number alone
+            dict(gemm=RIGHT + ' + (i + 1 == *m && j + 1 == *n)'),
             dict(gemm='a[p + i * *k] * b[j + p * *n]'),
             dict(config='OpenBLAS 0.3.21 USE64BITINT'),
             *(dict(without=name) for name in (
                 'openblas_get_config', 'openblas_get_num_threads',
                 'openblas_set_num_threads', 'sgemm_', 'dgemm_'))]):
         assert not compat.works(library(f'wrong{i}.so', **wrong))
-
-
-def test_multiplies():
-    def gemm(ta, tb, m, n, k, one, a, lda, b, ldb, zero, c, ldc, wrong=0):
-        m, n, k, one, a, lda, b, ldb, zero, c, ldc = (
-            v._arr for v in (m, n, k, one, a, lda, b, ldb, zero, c, ldc))
-        assert ta == tb == b'N' and (lda, ldb, ldc) == (m, k, m)
-        a, b = a.ravel().reshape(k, m).T, b.ravel().reshape(n, k).T
-        c.ravel()[:] = (one * a.dot(b)).T.ravel() + (zero and np.nan)
-        c[-1, -1] += wrong
-    for dtype in 'float32', 'float64':
-        assert compat.multiplies(gemm, dtype)
-        assert not compat.multiplies(
-            lambda *args: gemm(*args, wrong=1), dtype)
 
 
 def test_links(library, tmp_path, monkeypatch):
@@ -264,41 +245,35 @@ def test_links(library, tmp_path, monkeypatch):
     assert not compat.links('-L%s -lmine' % tmp_path)
 
 
-def test_candidates(package, monkeypatch):
+def test_candidates(monkeypatch, tmp_path):
     """numpy before scipy, each with folders beside and inside the package."""
-    expected = [('libopenblas.so.0', '-lopenblas')]
-    found = {'scipy': None}
+    def spec(*folders):
+        return types.SimpleNamespace(
+            submodule_search_locations=list(map(str, folders)) or None)
+    first, last = [('libopenblas.so.0', flags)
+                   for flags in ('-lopenblas', '-l:libopenblas.so.0')]
+    found, expected = {}, []
     monkeypatch.setattr(compat.importlib.util, 'find_spec', found.get)
     for name in 'numpy', 'scipy':
-        folder = package(f'its_{name}')
-        found[name] = types.SimpleNamespace(
-            submodule_search_locations=[str(folder)])
-        for inside in folder.parent / f'its_{name}.libs', folder / '.libs':
-            inside.mkdir()
-            path = inside / 'libopenblasp-r0-1f.3.9.dev.so'
-            path.write_text('')
-            expected.append((str(path),
+        found[name] = spec(tmp_path / name)
+        for inside in tmp_path / f'{name}.libs', tmp_path / name / '.libs':
+            inside.mkdir(parents=True)
+            for library in 'openblasp-r0-1f.3.9.dev', 'gfortran':
+                (inside / f'lib{library}.so').write_text('')
+            expected.append((f'{inside}/libopenblasp-r0-1f.3.9.dev.so',
                              f'-L{inside} -lopenblasp-r0-1f.3.9.dev'))
-            (inside / 'libgfortran.so').write_text('')
-        if name == 'numpy':
-            assert len(list(compat.candidates())) == 4  # without a scipy
-    assert list(compat.candidates()) == [
-        *expected, ('libopenblas.so.0', '-l:libopenblas.so.0')]
-    found['scipy'] = types.SimpleNamespace(submodule_search_locations=None)
-    assert len(list(compat.candidates())) == 4  # with a scipy.py
-
-
-@pytest.mark.parametrize('name', [
-    'a b', 'a,b', 'a:b', "a'b", 'a"b', 'a\\b', 'a$b', 'a#b', '\xe9'])
-def test_candidates_in_an_impossible_folder(monkeypatch, tmp_path, name):
-    libs = tmp_path / name / 'numpy.libs'
-    libs.mkdir(parents=True)
-    (libs / 'libopenblas.so').write_text('')
-    monkeypatch.setattr(
-        compat.importlib.util, 'find_spec', lambda _: types.SimpleNamespace(
-            submodule_search_locations=[str(libs.parent / 'numpy')]))
-    assert [library for library, _ in compat.candidates()] == [
-        'libopenblas.so.0', 'libopenblas.so.0']
+    assert list(compat.candidates()) == [first, *expected, last]
+    for scipy in None, spec():  # a scipy.py
+        found['scipy'] = scipy
+        assert list(compat.candidates()) == [first, *expected[:2], last]
+    # what a setting cannot have in it
+    for name in ('a b', 'a,b', 'a:b', "a'b", 'a"b', 'a\\b', 'a$b', 'a#b',
+                 '\xe9'):
+        libs = tmp_path / name / 'numpy.libs'
+        libs.mkdir(parents=True)
+        (libs / 'libopenblas.so').write_text('')
+        found['numpy'] = spec(tmp_path / name / 'numpy')
+        assert list(compat.candidates()) == [first, last], name
 
 
 def test_theano_finds(tmp_path, package):
@@ -323,12 +298,12 @@ def test_choose_blas(unset, monkeypatch, library, tmp_path):
     flags = f'-L{tmp_path} -l'
     candidates = [('none', '-lnone'), (wrong, flags + 'wrong'),
                   (right, flags + 'missing'), (right, flags + 'right')]
-    found = flags + 'right', f'Told Theano to use the OpenBLAS in {right}.'
-    assert choose(None, candidates) == choose({}, candidates) == found
-    left = None, 'Left the search for a BLAS to Theano.'
+    for info in None, {}:
+        found, said = choose(info, candidates)
+        assert found == flags + 'right' and right in said
     own = dict(libraries=['right'], library_dirs=[str(tmp_path)])
-    assert choose(own, candidates) == left
-    assert choose({}, candidates[:3]) == left
+    assert choose(own, candidates)[0] is None
+    assert choose({}, candidates[:3])[0] is None
     assert choose(None, candidates[:3])[0] == ''
 
 
@@ -336,11 +311,12 @@ def test_choose_blas(unset, monkeypatch, library, tmp_path):
 
 @pytest.mark.parametrize('before', [None, '', 'floatX=float32'])
 def test_import_theano(unset, monkeypatch, package, before):
-    package('theano', __init__="""
+    package('theano', """
 from .config import FLAGS
 if 'blas.ldflags=-L/a -lb' not in FLAGS:
     raise AttributeError('blas_opt_info')
-""", config='import os\nFLAGS = os.environ.get("THEANO_FLAGS", "")')
+""").joinpath('config.py').write_text(
+        'import os\nFLAGS = os.environ.get("THEANO_FLAGS", "")')
     if before is not None:
         monkeypatch.setenv('THEANO_FLAGS', before)
     with pytest.raises(AttributeError, match='blas_opt_info'):
@@ -362,7 +338,7 @@ if 'blas.ldflags=-L/a -lb' not in FLAGS:
 ])
 def test_is_pymc(unset, monkeypatch, package, source, with_graph, flag,
                  overwritten):
-    folder = package('theano', __init__='if 0:\n ' + (source or 'pass'))
+    folder = package('theano', 'if 0:\n ' + (source or 'pass'))
     if with_graph:
         (folder / 'graph').mkdir()
     assert compat.is_pymc() == (flag == 'blas__ldflags')
@@ -388,29 +364,24 @@ def test_names_for_lasagne():
 
 # Scan
 
-@pytest.mark.parametrize('name, init', [
-    ('scan_module', ''), ('scan', '# config.change_flags')])
 @pytest.mark.parametrize('version, source, told', [
     ((3, 11, 7), '#include "longintrepr.h"', True),
     ((3, 11, 7), '#include "mended.h"', False),
     ((3, 11, 7), None, False),
-    ((3, 10, 13), '#include "longintrepr.h"', False),
-])
+    ((3, 10, 13), '#include "longintrepr.h"', False)])
+@pytest.mark.parametrize('name, init', [
+    ('scan_module', ''), ('scan', '# config.change_flags')])
 def test_set_scan(monkeypatch, package, version, source, told, name, init):
     extension = f'theano.{name}.scan_perform_ext'
-    code = package('theano', __init__=init) / name / 'c_code'
+    code = package('theano', init) / name / 'c_code'
     code.mkdir(parents=True)
     if source is not None:
         (code / 'scan_perform.c').write_text(source)
     monkeypatch.setattr(sys, 'version_info', version)
-    sentence = compat.set_scan()
+    assert bool(compat.set_scan()) == told == (extension in sys.modules)
     if told:
         assert sys.modules[extension] is None
-        assert 'before a scan is compiled' in sentence
         assert compat.set_scan() is None  # once
-    else:
-        assert extension not in sys.modules
-        assert sentence is None
 
 
 # Lasagne 0.1
@@ -435,23 +406,24 @@ def test_downsample():
 # What cannot be imported
 
 def test_advice(unset, monkeypatch):
-    said = compat.advise(ModuleNotFoundError('No', name='scipy.linalg'))
-    assert said.startswith('scipy.linalg is missing.')
-    assert f'"{sys.executable}" -m pip install "numpy<1.24"' in said
-    assert '"scipy<1.12" "setuptools<80.9" Theano' in said
-    said = compat.advise(Exception('Compilation failed\nPython.h: No such'))
-    assert 'C headers' in said and 'python3-dev' in said
-    said = compat.advise(ValueError('%0400d' % 0))
-    assert said.startswith(f"ValueError: {288 * '0'} -- Look at THEANO_FLAGS")
-    assert str(compat.settings_files()[0]) in said
-    assert 'THEANO_FLAGS=base_compiledir=' in said
+    for error, words in [
+            (ModuleNotFoundError('No', name='scipy.linalg'), [
+                'scipy.linalg is missing', f'"{sys.executable}" -m pip install '
+                '"numpy<1.24" "scipy<1.12" "setuptools<80.9" Theano']),
+            (Exception('Compilation failed\nPython.h: No such'), [
+                'python3-dev']),
+            (ValueError('%0400d' % 0), [
+                f"ValueError: {288 * '0'} -", str(compat.settings_files()[0]),
+                'THEANO_FLAGS=base_compiledir='])]:
+        for word in words:
+            assert word in compat.advise(error)
     error = AttributeError("module 'numpy' has no attribute 'bool'")
     for version, new in [('1.9.3', False), ('1.23.5', False), ('1.24.0', True),
                          ('2.0.0rc1', True)]:
         monkeypatch.setattr(np, '__version__', version)
         said = compat.advise(error)
-        assert said.startswith(f'numpy {version} is too new') == new
-        assert said.endswith('install "numpy<1.24"') == new
+        assert (f'numpy {version} is too new' in said) == new
+        assert ('install "numpy<1.24"' in said) == new
     monkeypatch.delattr(np, '__version__')  # a folder of that name
     assert 'too new' not in compat.advise(error)
 
@@ -469,18 +441,16 @@ def test_a_file_that_hides_a_package(start, tmp_path, name, text, flags):
         f'ImportError: {path} hides the package {name}. Rename that file')
 
 
-@pytest.mark.parametrize('arguments', [
-    ('-c', 'import gradmod'), ('-m', 'gradmod', '--json')])
 @pytest.mark.parametrize('said, cause', [
     ('AttributeError: bad luck', 'AttributeError: bad luck'),
     ('Theano was installed over Theano-PyMC', 'both Theano and Theano-PyMC')])
-def test_everybody_gets_the_advice(start, package, arguments, said, cause):
-    folder = package('theano', __init__='raise AttributeError("bad luck")')
+def test_everybody_gets_the_advice(start, package, said, cause):
+    folder = package('theano', 'raise AttributeError("bad luck")')
     if cause not in said:
         (folder / 'graph').mkdir()
-    status, out, err = start(*arguments, PYTHONPATH=os.pathsep.join(
+    status, _, err = start('-c', 'import gradmod', PYTHONPATH=os.pathsep.join(
         [str(folder.parent), ROOT]))
-    assert status == 1 and out == ''
+    assert status == 1
     assert err.splitlines()[-1].startswith(f'ImportError: {said}')
     assert f'{cause}\n\nThe above exception was' in err
 
@@ -488,21 +458,17 @@ def test_everybody_gets_the_advice(start, package, arguments, said, cause):
 @pytest.mark.skipif(compat.is_pymc(), reason='Theano-PyMC makes the folder, '
                     'and says that it cannot, when it first compiles')
 def test_settings_of_no_use(start, tmp_path):
+    def check(*words, **settings):
+        status, _, err = start('-c', 'import gradmod', **settings)
+        last = err.splitlines()[-1]
+        assert status == 1 and last.startswith('ImportError: ')
+        assert all(word in last for word in words), last
     (tmp_path / 'file').write_text('')
-    status, _, err = start('-c', 'import gradmod', flags=(
-        f'base_compiledir={tmp_path / "file" / "theano"}'))
-    last = err.splitlines()[-1]
-    assert status == 1 and last.startswith('ImportError: ')
-    assert 'Unable to create the compiledir directory' in last
-    assert 'THEANO_FLAGS=base_compiledir=FOLDER' in last
-
-    (tmp_path / '.theanorc').write_text('floatX = float32\n')
-    status, _, err = start('-c', 'import gradmod')
-    assert status == 1 and 'Error: File contains no section' in err
-    assert f'Look at THEANO_FLAGS and {tmp_path / ".theanorc"};' in err
-
-    flags = f'base_compiledir={tmp_path},cxx=/none/g++'
-    status, _, err = start('-c', 'import gradmod', flags=flags, THEANORC='')
-    last = err.splitlines()[-1]
-    assert status == 1 and last.startswith('ImportError: ')
-    assert '/none/g++' in last and 'Look at THEANO_FLAGS' in last
+    check('Unable to create the compiledir directory',
+          'THEANO_FLAGS=base_compiledir=FOLDER',
+          flags=f'base_compiledir={tmp_path / "file" / "theano"}')
+    rc = tmp_path / '.theanorc'
+    rc.write_text('floatX = float32\n')
+    check('Error: File contains no section', str(rc))
+    check('/none/g++', 'THEANO_FLAGS', THEANORC='',
+          flags=f'base_compiledir={tmp_path},cxx=/none/g++')

@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -48,13 +49,10 @@ def test_healthy(examine, tmp_path):
     status, out = examine('--json', flags=CACHE)
     report = json.loads(out)
     assert status == 0 and report['ok'] and report['problems'] == []
-    assert report['verdict'] == 'gradmod works here.'
     facts = report['facts']
-    assert facts['theano'] == theano.__version__
-    assert facts['numpy'] == np.__version__
     assert facts['python'] == '%d.%d.%d' % sys.version_info[:3]
-    assert facts['lasagne'] == importlib.import_module('lasagne').__version__
-    assert facts['scipy'] == importlib.import_module('scipy').__version__
+    for name in 'theano', 'numpy', 'lasagne', 'scipy':
+        assert facts[name] == importlib.import_module(name).__version__
     assert facts['compiler'].startswith(facts['cxx'] + ', ')
     assert str(tmp_path) not in facts['compiledir']
     assert len(facts['compat']) == len(compat.actions)
@@ -76,26 +74,23 @@ def test_show(capsys, monkeypatch):
         doctor.show(report)
         return capsys.readouterr().out.splitlines()
 
-    monkeypatch.setenv('THEANORC', os.pathsep.join(['/mine', '/other']))
     report = report_of(cxx='', compat=['One.', 'Two.'])
     assert shown(report) == [
         'theanorc      none', 'cxx           none', 'compat        One.',
         '              Two.', 'verdict       It works.']
 
+    monkeypatch.setenv('THEANORC', os.pathsep.join(['/mine', '/other']))
     report = report_of(theanorc='[blas]\nldflags = -L/a -lb')
     report.update(notes=['A note.'], problems=['Bad.', 'Worse.'])
     report['self-test'] = {'seconds': 2.34, 'gradmod': {
         'guided': 1.23e-9, 'plain': .359}}
     for ldflags, more in ('-L/a', 1), ('-lb', 0), ('', 0):
         monkeypatch.setattr(compat, 'ldflags', ldflags)
-        lines = shown(report)
-        assert lines[:3] == [
-            'theanorc      With these lines in /mine, import theano may come '
-            'before import gradmod:', '              [blas]',
-            '              ldflags = -L/a -lb']
-        assert len(lines[3:-5]) == more
-        assert lines[-5].startswith('self-test     2.3 seconds; guided '
-                                    'backprop is 1e-09 from numpy\'s, 0.36 ')
+        first, *lines = shown(report)
+        assert ' /mine, ' in first and lines[:2] == [
+            '              [blas]', '              ldflags = -L/a -lb']
+        assert len(lines[2:-5]) == more
+        assert re.match(r'self-test +2\.3 s.* 1e-09 .* 0\.36 ', lines[-5])
         assert lines[-4:] == [
             'note          A note.', 'PROBLEM       Bad.',
             '              Worse.', 'verdict       It works.']
@@ -118,8 +113,7 @@ def test_what_is_broken(examine, tmp_path):
         assert status == 1 and '\nPROBLEM ' in out
         assert out.splitlines()[-1].endswith('gradmod does not work here as '
                                              'it should.')
-        for word in words:
-            assert word in out
+        assert all(word in out for word in words), out
         return out
     rc, module = tmp_path / '.theanorc', tmp_path / 'lasagne.py'
     module.write_text('import lasagne\nlasagne.layers')
@@ -150,10 +144,8 @@ def test_lasagne(monkeypatch, name, ok):
     monkeypatch.setattr(doctor.importlib, 'import_module', fail)
     report = doctor.examine()
     assert report['ok'] == ok and report['facts']['lasagne'] is None
-    if ok:
-        assert report['notes'][-1].startswith('No Lasagne')
-    else:
-        assert report['problems'][0].startswith(f'{name} is missing.')
+    said = report['notes' if ok else 'problems'][-1]
+    assert ('No Lasagne' if ok else f'{name} is missing') in said
     monkeypatch.setattr(doctor.importlib, 'import_module',
                         lambda _: types.SimpleNamespace())  # without a version
     assert not doctor.examine()['ok']
@@ -161,18 +153,14 @@ def test_lasagne(monkeypatch, name, ok):
 
 # The output
 
-def test_an_output_that_has_no_encoding(monkeypatch):
-    monkeypatch.setattr(sys, 'stdout', io.StringIO())
+@pytest.mark.parametrize('encoding', [None, 'ascii'])
+def test_an_output_that_knows_ascii_alone(monkeypatch, encoding):
+    out = (io.StringIO() if encoding is None
+           else io.TextIOWrapper(io.BytesIO(), encoding, write_through=True))
+    monkeypatch.setattr(sys, 'stdout', out)
     doctor.show(report_of(home='caf\xe9'))
-    assert 'home          caf\\xe9\n' in sys.stdout.getvalue()
-
-
-@pytest.mark.slow
-def test_an_output_of_ascii(examine, tmp_path):
-    folder = tmp_path / 'caf\xe9'
-    status, out = examine(PYTHONIOENCODING='ascii',
-                          flags=f'{QUICK},base_compiledir={folder}')
-    assert status == 0 and str(folder).replace('\xe9', '\\xe9') in out
+    out.seek(0)
+    assert 'home          caf\\xe9\n' in out.read()
 
 
 def test_command_line(capsys):
@@ -207,11 +195,8 @@ def test_wrong_values(wrong, words):
 def test_wrong_values_in_json(monkeypatch, capsys, value, words):
     monkeypatch.setattr(doctor, 'run_self_test', lambda: values(plain=value))
     assert doctor.main(['--json']) == 1
-
-    def refuse(constant):
-        raise ValueError(f'not JSON: {constant}')
     out = capsys.readouterr().out
-    report = json.loads(out, parse_constant=refuse)
+    report = json.loads(out, parse_constant=pytest.fail)  # not JSON
     assert '\n  "ok": false' in out
     assert report['verdict'].startswith('gradmod does not')
     assert report['self-test']['no override'] == {'plain': words, 'guided': .3}
@@ -219,25 +204,23 @@ def test_wrong_values_in_json(monkeypatch, capsys, value, words):
 
 @pytest.mark.usefixtures('no_compiler')
 def test_self_test(monkeypatch, capsys):
-    times = iter([10., 12.346])
+    times = iter([10., 12.346] * 2)
     monkeypatch.setattr(doctor, 'time', types.SimpleNamespace(
         time=lambda: next(times)))
-    doctor.self_test()
-    result = json.loads(
-        capsys.readouterr().out.split('\n' + doctor.RESULT)[1])
-    assert result['seconds'] == 2.35
-    assert result['tolerance'] == 50 * np.finfo(theano.config.floatX).eps
-    assert doctor.judge(result) == []
-    assert .1 < result['gradmod']['plain'] < 2
-    assert result['no override']['guided'] == result['gradmod']['plain']
 
-
-def test_self_test_without_the_rule(monkeypatch, capsys):
+    def result():
+        doctor.self_test()
+        return json.loads(
+            capsys.readouterr().out.split('\n' + doctor.RESULT)[1])
+    right = result()
+    assert right['seconds'] == 2.35
+    assert right['tolerance'] == 50 * np.finfo(theano.config.floatX).eps
+    assert doctor.judge(right) == []
+    assert .1 < right['gradmod']['plain'] < 2
+    assert right['no override']['guided'] == right['gradmod']['plain']
     monkeypatch.setattr(doctor, 'GuidedBackprop', lambda rectify: rectify)
-    doctor.self_test()
-    result = json.loads(capsys.readouterr().out.split(doctor.RESULT)[1])
-    (problem,) = doctor.judge(result)
-    assert problem.startswith('The override is not used')
+    (problem,) = doctor.judge(result())
+    assert 'override is not used' in problem
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='needs a shell script')
@@ -246,8 +229,7 @@ def test_self_test_without_the_rule(monkeypatch, capsys):
     ('kill -HUP $$', '^It crashed with signal 1.$'),
     ('for i in 1 2 3; do echo $i >&2; done; exit 1', '^3$'),
     ('echo "$THEANO_GPU_IS_ALREADY_ACTIVE, $OTHER" >&2', '^, other$'),
-    ('printf %0400d 0 >&2; exit 1', '^0{300}$'),
-    ('exec sleep 60', 'more than 0.2 seconds')])
+    ('printf %0400d 0 >&2; exit 1', '^0{300}$')])
 def test_self_test_does_not_end(monkeypatch, tmp_path, script, words):
     python = tmp_path / 'python'
     python.write_text(f'#!/bin/sh\necho Theano chats\n{script}\n')
@@ -256,11 +238,12 @@ def test_self_test_does_not_end(monkeypatch, tmp_path, script, words):
     monkeypatch.setenv('THEANO_GPU_IS_ALREADY_ACTIVE', 'active')
     monkeypatch.setenv('OTHER', 'other')
     with pytest.raises(RuntimeError, match=words):
-        doctor.run_self_test(.2 if 'sleep' in script else 60)
+        doctor.run_self_test()
 
 
 def test_a_self_test_that_takes_too_long(monkeypatch):
     def wait(*_, timeout, **__):
+        assert timeout == 600
         raise subprocess.TimeoutExpired('python', timeout)
     facts = doctor.gather()
     monkeypatch.setattr(doctor, 'gather', lambda: facts)
@@ -278,12 +261,12 @@ def test_explain(monkeypatch):
         return doctor.explain(RuntimeError('Bad luck.'), {
             'blas.ldflags': flags, 'cxx': cxx, 'compiler': compiler})
     unknown = explained(links=True)
-    assert unknown.startswith('The self-test did not end. Bad luck. -- Try')
+    assert 'did not end. Bad luck.' in unknown
     assert explained(flags='') == explained('', None) == unknown
-    assert explained(compiler=None).startswith('There is no compiler g++,')
-    assert 'blas.ldflags = -lmine, set in the file.' in explained(
-        where='the file')
-    assert 'blas.ldflags = -lmine, which Theano found.' in explained()
+    assert 'no compiler g++' in explained(compiler=None)
+    for where, words in ('the file', 'set in the file'), (None, 'found'):
+        said = explained(where=where)
+        assert 'blas.ldflags = -lmine' in said and words in said
 
 
 # The facts and the notes
@@ -315,18 +298,15 @@ def test_remarks(monkeypatch):
     assert doctor.remarks(facts) == []
     (note,) = doctor.remarks(dict(facts, distribution=[
         'Theano-1.0.5', 'Theano_PyMC-1.1.2']))
-    assert note.startswith('Theano-1.0.5 and Theano_PyMC-1.1.2 share one ')
-    assert note.endswith('uninstall -y Theano Theano-PyMC, and then install one '
-                         'of them.')
-    (note,) = doctor.remarks(dict(facts, **{'blas.ldflags': ''}))
-    assert note.startswith('No BLAS: ')
-    (note,) = doctor.remarks(dict(facts, **{'blas.ldflags': '', 'cxx': ''}))
-    assert note.startswith('No C++ compiler: ')
+    assert 'Theano-1.0.5 and Theano_PyMC-1.1.2' in note and 'uninstall' in note
+    for cxx, missing in ('g++', 'No BLAS'), ('', 'No C++ compiler'):
+        (note,) = doctor.remarks(dict(facts, cxx=cxx, **{'blas.ldflags': ''}))
+        assert missing in note
     for device in 'cuda0', 'opencl0:0':
-        failed = [f'The device {device} did not start: Theano uses the CPU.']
-        for back_end, notes in [
-                (None, failed),
-                (types.SimpleNamespace(pygpu_activated=False), failed),
-                (types.SimpleNamespace(pygpu_activated=True), [])]:
+        for failed, back_end in [
+                (True, None),
+                (True, types.SimpleNamespace(pygpu_activated=False)),
+                (False, types.SimpleNamespace(pygpu_activated=True))]:
             monkeypatch.setitem(sys.modules, 'theano.gpuarray', back_end)
-            assert doctor.remarks(dict(facts, device=device)) == notes
+            notes = doctor.remarks(dict(facts, device=device))
+            assert [device in note for note in notes] == [True] * failed

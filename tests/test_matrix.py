@@ -16,6 +16,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import types
 from collections import OrderedDict
 
 import lasagne
@@ -62,29 +63,11 @@ class Carrying(ModifiedBackprop):
         return (g * (f.factor + f.slope * z),)
 
 
-class Guided:
+class Case(types.SimpleNamespace):
     """F(z, u) = rule(z) u. The rule's gradient is R(z, g), for f(z).
 
     `by_z` and `by_g` are the derivatives of R.
     """
-
-    def new(self, dtype):
-        return GuidedBackprop(relu)
-
-    def f(self, z):
-        return reference.relu(z)
-
-    def R(self, z, g):
-        return reference.elementwise(reference.guided, z, g)
-
-    def by_z(self, z, g):
-        return 0 * z
-
-    def by_g(self, z, g):
-        return (z > 0) & (g > 0)
-
-    def by_parameters(self, z, g):
-        return []
 
     def value(self, z, u):
         return self.f(z) * u
@@ -98,30 +81,20 @@ class Guided:
         return self.by_z(z, g * u) * v, by_g * g, by_g * u
 
 
-class CarryingCase(Guided):
-    """The same of a rule that carries parameters."""
-
-    def new(self, dtype):
-        return Carrying(Parametric(dtype))
-
-    def f(self, z):
-        return np.where(z > 0, z, SLOPE * z) * FACTOR
-
-    def R(self, z, g):
-        return g * (FACTOR + SLOPE * z)
-
-    def by_z(self, z, g):
-        return g * SLOPE
-
-    def by_g(self, z, g):
-        return FACTOR + SLOPE * z
-
-    def by_parameters(self, z, g):
-        return [(g * FACTOR * np.where(z > 0, 0, z)).sum(),
-                (g * np.where(z > 0, z, SLOPE * z)).sum()]
-
-
-CASES = {'guided': Guided(), 'carrying': CarryingCase()}
+CASES = {
+    'guided': Case(
+        new=lambda dtype: GuidedBackprop(relu), f=reference.relu,
+        R=lambda z, g: reference.elementwise(reference.guided, z, g),
+        by_z=lambda z, g: 0 * z, by_g=lambda z, g: (z > 0) & (g > 0),
+        by_parameters=lambda z, g: []),
+    'carrying': Case(
+        new=lambda dtype: Carrying(Parametric(dtype)),
+        f=lambda z: np.where(z > 0, z, SLOPE * z) * FACTOR,
+        R=lambda z, g: g * (FACTOR + SLOPE * z),
+        by_z=lambda z, g: g * SLOPE, by_g=lambda z, g: FACTOR + SLOPE * z,
+        by_parameters=lambda z, g: [
+            (g * FACTOR * np.where(z > 0, 0, z)).sum(),
+            (g * np.where(z > 0, z, SLOPE * z)).sum()])}
 TOLERANCE = {'float32': 2e-4, 'float64': 1e-9}
 
 
@@ -162,6 +135,7 @@ class Problem:
         self.y = self.F(self.z, self.u)
         self.cost = (self.c * self.y).sum()
         self.wrt = [self.x, self.u] + self.parameters
+        self.want = [self.case.value(self.Z, self.U)] + self.gradients()
 
     def F(self, z, u):
         return self.rule(z) * u
@@ -173,17 +147,17 @@ class Problem:
 
     def check(self, outputs, want, more=(), **kwargs):
         """Compile and compare; `more` values, or None for those left out."""
-        values = {**self.values, **dict(more)}
-        values = {k: v for k, v in values.items() if v is not None}
+        values = {k: v for k, v in {**self.values, **dict(more)}.items()
+                  if v is not None}
         f = self.function(list(outputs), list(values), **kwargs)
         same(f(*values.values()), want, self.dtype)
 
-    def gradients(self, g=None, x=None, u=None):
+    def gradients(self, g=None, x=None):
         """By numpy, with respect to x, u and the parameters."""
-        x, u = self.X if x is None else x, self.U if u is None else u
-        gradients = self.case.gradients(x.dot(self.A), u,
-                                        self.C if g is None else g)
-        return [gradients[0].dot(self.A.T)] + gradients[1:]
+        dz, *others = self.case.gradients(
+            (self.X if x is None else x).dot(self.A), self.U,
+            self.C if g is None else g)
+        return [dz.dot(self.A.T)] + others
 
     def second(self, z, u, c, v):
         """By numpy: what <dz, v> is differentiated to, for c y^2 / 2.
@@ -199,18 +173,13 @@ class Problem:
 # The ways
 
 def several_wrt(p):
-    p.check([p.y] + theano.grad(p.cost, p.wrt),
-            [p.case.value(p.Z, p.U)] + p.gradients())
+    p.check([p.y] + theano.grad(p.cost, p.wrt), p.want)
     dz = p.case.gradients(p.Z, p.U, p.C)[0]
     p.check(theano.grad(p.cost, [p.z, p.a]), [dz, p.X.T.dot(dz)])
 
 
 def jacobian(p):
-    rows = []
-    for i in range(5):
-        g = np.zeros((4, 5))
-        g[1, i] = 1
-        rows.append(p.gradients(g))
+    rows = [p.gradients(np.eye(4)[:, [1]] * g) for g in np.eye(5)]
     p.check(theano.gradient.jacobian(p.y[1], p.wrt),
             [np.array(column) for column in zip(*rows)])
 
@@ -336,8 +305,8 @@ def inside_op_from_graph(p):
         op = OpFromGraph(inputs, [p.y], **options)
         y = op(*inputs)
         got = theano.grad((p.c * y).sum(), inputs)
-        p.check([y] + got, [p.case.value(p.Z, p.U)] + [
-            g for v, g in zip(p.wrt, p.gradients()) if v in inputs])
+        p.check([y] + got, [w for v, w in zip([p.y] + p.wrt, p.want)
+                            if v in [p.y] + inputs])
 
 
 # Loops
@@ -399,15 +368,14 @@ C = theano.Mode('cvm', 'fast_run')
 MODES = {
     'FAST_RUN': 'FAST_RUN', 'FAST_COMPILE': 'FAST_COMPILE',
     'NanGuardMode': 'NanGuardMode',
-    'DebugMode py': DebugMode(
-        check_c_code=False, stability_patience=1),
-    'NanGuardMode None': NanGuardMode(True, True, True, optimizer=None)}
-MODES.update((' '.join(map(str, names)), theano.Mode(*names)) for names in [
-    ('py', 'fast_run'), ('py', None), ('py', 'o3'), ('py', 'unsafe'),
-    ('c', 'fast_run'), ('c|py', 'fast_run'), ('c|py', None),
-    ('c|py_nogc', 'o2'), ('vm', 'fast_run'), ('vm', None),
-    ('vm_nogc', 'fast_run_stable'), ('cvm', None), ('cvm', 'merge'),
-    ('cvm_nogc', 'stabilize')])
+    'DebugMode py': DebugMode(check_c_code=False, stability_patience=1),
+    'NanGuardMode None': NanGuardMode(True, True, True, optimizer=None),
+    **{' '.join(map(str, names)): theano.Mode(*names) for names in [
+        ('py', 'fast_run'), ('py', None), ('py', 'o3'), ('py', 'unsafe'),
+        ('c', 'fast_run'), ('c|py', 'fast_run'), ('c|py', None),
+        ('c|py_nogc', 'o2'), ('vm', 'fast_run'), ('vm', None),
+        ('vm_nogc', 'fast_run_stable'), ('cvm', None), ('cvm', 'merge'),
+        ('cvm_nogc', 'stabilize')]}}
 
 
 @pytest.mark.parametrize('way', [
@@ -436,8 +404,7 @@ def test_scan_in_c():
 def test_modes(mode):
     p = Problem('guided', 'float32', MODES[mode])
     f = p.function([p.y] + theano.grad(p.cost, p.wrt))
-    same(f(*p.values.values()), [p.case.value(p.Z, p.U)] + p.gradients(),
-         'float32')
+    same(f(*p.values.values()), p.want, 'float32')
     assert is_opaque(f) == (mode.split()[-1] in ('None', 'merge',
                                                  'fast_run_stable'))
 
@@ -454,8 +421,8 @@ def test_test_values(setting, case, recwarn):
         got = [p.y] + theano.grad(p.cost, p.wrt) + second
         got += scan(p, truncate_gradient=2)
         rows = theano.gradient.jacobian(p.y[1], p.x)
-    same([v.tag.test_value for v in got], [p.case.value(p.Z, p.U)]
-         + p.gradients() + by_numpy + loop(p, 2), 'float64')
+    same([v.tag.test_value for v in got],
+         p.want + by_numpy + loop(p, 2), 'float64')
     same(rows.tag.test_value, [p.gradients(np.eye(4)[:, [1]] * g)[0]
                                for g in np.eye(5)], 'float64')
     assert not [w for w in recwarn if 'test value' in str(w.message)]
@@ -497,8 +464,7 @@ def check_things(things):
     p = Problem('carrying', 'float64', PY)
     for f in functions + [theano.function(*expression, mode=PY,
                                           on_unused_input='ignore')]:
-        same(f(*p.values.values()),
-             [p.case.value(p.Z, p.U)] + p.gradients(), 'float64')
+        same(f(*p.values.values()), p.want, 'float64')
 
 
 def test_copies(tmp_path):

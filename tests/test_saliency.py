@@ -1,8 +1,10 @@
 import pickle
+import re
 import subprocess
 import sys
-import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import lasagne
 import numpy as np
@@ -16,13 +18,25 @@ from theano.sandbox.rng_mrg import MRG_RandomStreams
 import gradmod
 from gradmod import (GuidedBackprop, ZeroBackprop, lrp, methods,
                      saliency_map)
-from gradmod._theano import OpFromGraph
 from gradmod.saliency import compile_saliency_function
 
 from . import reference
 from .internals import RandomStreams, VM_Linker, generic
-from .models import (CLASSES, LABELS, RULES, X, Model, close, compiled, mlp,
-                     pairs, restated)
+from .models import (CLASSES, LABELS, RULES, X, Model, OldRecipe, close,
+                     compiled, mlp, pairs, restated)
+
+
+@contextmanager
+def warned(*says, here=True):
+    """UserWarnings that say so, and name this file; else none."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always', UserWarning)
+        yield
+    seen = [w for w in seen if w.category is UserWarning]
+    assert len(seen) == len(says), seen
+    for w, words in zip(seen, says):
+        assert re.search(words, str(w.message)), w.message
+        assert not here or w.filename == __file__
 
 
 @pytest.mark.parametrize('method, error', [
@@ -40,16 +54,13 @@ def test_wrong_methods(net, method, error):
         saliency_map(net, layer='first')
 
 
-class Strongest:
-    __hash__ = None
-
-    def __call__(self, score, x):
-        return abs(methods.gradient(score, x)).max(axis=1)
-
-
 def test_a_method_of_ones_own(net):
     def strongest(score, x, scale=1):
         return scale * abs(methods.gradient(score, x)).max(axis=1)
+
+    class Strongest:
+        __hash__ = None
+        __call__ = staticmethod(strongest)
     want = 3 * abs(compiled(net)(X)).max(axis=1)
     f = compiled(net, method=strongest, scale=3)
     assert 'strongest' in repr(f)
@@ -57,8 +68,7 @@ def test_a_method_of_ones_own(net):
     np.testing.assert_allclose(compiled(net, method=Strongest())(X), want / 3)
     assert 'strongest at first of' in repr(
         compiled(net, method=strongest, layer='first'))
-    f = compiled(net, method=strongest, target='all')
-    assert f(X).shape == (5, CLASSES)
+    assert compiled(net, method=strongest, target='all')(X).shape == (5, CLASSES)
 
 
 def test_targets_of_compiled_functions(net, weights):
@@ -100,15 +110,12 @@ def test_givens_reach_what_the_random_numbers_need(weights):
             X, weights, g, numbers))
 
 
-def test_weights_that_change(net, plain):
-    values = lasagne.layers.get_all_param_values(net)
-    new = [v[::-1] for v in values]
-    try:
-        lasagne.layers.set_all_param_values(net, new)
-        want = restated('gradient', Model(pairs(new)), X, [1] * 5)
-        close(plain(X, 1), want, 'float64')
-    finally:
-        lasagne.layers.set_all_param_values(net, values)
+def test_weights_that_change():
+    net, weights = mlp()
+    f, new = compiled(net), [v[::-1] for pair in weights for v in pair]
+    lasagne.layers.set_all_param_values(net, new)
+    close(f(X, 1), restated('gradient', Model(pairs(new)), X, [1] * 5),
+          'float64')
 
 
 def watch(f, monkeypatch):
@@ -160,13 +167,13 @@ def test_out(plain, net, tmp_path):
     plain(images, out=images, batch_size=2)
     np.testing.assert_allclose(images, want, rtol=1e-12)
 
-    with pytest.raises(ValueError, match=r'out .*\(5, 4\).*got .*\(4, 5\)'):
+    with pytest.raises(ValueError, match=r'\(5, 4\).*\(4, 5\)'):
         plain(X, out=np.zeros((4, 5)))
-    with pytest.raises(TypeError, match='out .* dtype for float64, got int64'):
+    with pytest.raises(TypeError, match='float64.*int64'):
         plain(X, out=np.zeros((5, 4), 'int64'))
     f = compiled(net, target='all')
     assert f(X, out=np.zeros((5, CLASSES, 4)), batch_size=2).any()
-    with pytest.raises(ValueError, match=r'out .*\(5, 3, 4\).*got .*\(5, 4\)'):
+    with pytest.raises(ValueError, match=r'\(5, 3, 4\).*\(5, 4\)'):
         f(X, out=np.zeros((5, 4)))
 
 
@@ -200,15 +207,14 @@ def test_what_counts_as_images(plain):
 
 
 @pytest.mark.parametrize('images, error, says', [
-    (X[0], ValueError, r'one image or more, of .* got \(4,\)'),
-    (X[:, :3], ValueError, r'\(None, 4\), for .*, got \(5, 3\)$'),
-    (X[:0], ValueError, r'got \(0, 4\)'),
-    ([['a'] * 4], TypeError, 'of dtype float64 for .*, got <U1'),
-    (X + 1j, TypeError, 'got complex128'),
-    ([X, LABELS], TypeError, 'images and their classes are two arguments'),
-    ((list(X), list(LABELS)), TypeError, 'are two arguments')])
+    (X[0], ValueError, r'\(4,\)'),
+    (X[:, :3], ValueError, r'\(None, 4\).* \(5, 3\)'),
+    (X[:0], ValueError, r'\(0, 4\)'), ([['a'] * 4], TypeError, 'float64.*U1'),
+    (X + 1j, TypeError, 'complex128'),
+    ([X, LABELS], TypeError, 'two arguments'),
+    ((list(X), list(LABELS)), TypeError, 'two arguments')])
 def test_wrong_images(plain, images, error, says):
-    with pytest.raises(error, match='^expected (.*)' + says):
+    with pytest.raises(error, match=says):
         plain(images)
 
 
@@ -217,19 +223,16 @@ def test_images_that_are_not_finite(plain, value):
     images = X.copy()
     images[3, 1] = value
     for given in images, np.ma.masked_invalid(images):  # which would hide it
-        for batch_size in 2, 64:
-            with pytest.raises(ValueError, match='NaN or infinity in image 3'):
-                plain(given, batch_size=batch_size)
+        for size in 2, 64:
+            with pytest.raises(ValueError, match='image 3'):
+                plain(given, batch_size=size)
 
 
 @pytest.mark.parametrize('target, error, says', [
-    (3, ValueError, 'a class from 0 to 2, got 3'),
-    ([0, 1, 2, 3, 4], ValueError, 'got 3'),
-    (-1, ValueError, 'got -1'),
-    ([0, 1], ValueError, 'a target for each of 5 images, got 2'),
-    (1., TypeError, 'got float'),
-    ('all', TypeError, r"got str \('all'\)"),
-    (len, TypeError, 'got builtin_function')])
+    (3, ValueError, 'from 0 to 2, got 3'), ([0, 1, 2, 3, 4], ValueError, 'got 3'),
+    (-1, ValueError, 'got -1'), ([0, 1], ValueError, '5 images, got 2'),
+    (1., TypeError, 'float'), ('all', TypeError, r"'all'"),
+    (len, TypeError, 'builtin_function')])
 def test_wrong_targets_in_a_call(plain, target, error, says):
     with pytest.raises(error, match=says):
         plain(X, target)
@@ -243,7 +246,7 @@ def test_progress(plain, capsys, monkeypatch):
             error = capsys.readouterr().err
             assert seen in error and bool(seen) == bool(error)
     monkeypatch.setitem(sys.modules, 'tqdm', None)
-    with pytest.raises(ImportError, match='progress=True needs tqdm'):
+    with pytest.raises(ImportError, match='tqdm'):
         plain(X, progress=True)
 
 
@@ -261,27 +264,20 @@ def test_pickle_into_a_new_process(net):
         np.testing.assert_allclose(got, f(X), rtol=1e-12)
 
 
-def places(warnings):
-    """Where users are told that warnings come from."""
-    return [w.filename for w in warnings if w.category is UserWarning]
-
-
 def test_maps_of_zeros_and_nan_are_counted(net):
     for target, n in (None, 5), ('all', 15):
         f = compiled(net, ZeroBackprop, target)
-        with pytest.warns(UserWarning,
-                          match=f'of {n} maps {n} are zero .* and 0 are'):
-            np.testing.assert_array_equal(f(X, batch_size=2), 0 * f(X))
+        with warned(f'of {n} maps {n} are zero .* and 0 are'):
+            np.testing.assert_array_equal(f(X, batch_size=2), 0)
     x = T.dmatrix('x')
-    f = compiled(T.sqrt(x), input_var=x)
-    with pytest.warns(UserWarning, match='of 4 maps 2 are zero'):  # class 1
-        compiled(x * np.array([1, 0]), None, 'all', input_var=x)(X[:2, :2])
-    images = np.array([[1., 2], [0, 0], [3, 0]])
-    with pytest.warns(UserWarning, match='of 3 maps 0 .* and 2 are') as seen:
+    f = compiled(x * np.array([1, 0]), None, 'all', input_var=x)
+    with warned('of 4 maps 2 are zero'):  # class 1
+        f(X[:2, :2])
+    f, images = compiled(T.sqrt(x), input_var=x), np.array(
+        [[1., 2], [0, 0], [3, 0]])
+    with warned('of 3 maps 0 .* and 2 are'):
         f(images, [0, 1, 1], batch_size=1)
-    assert places(seen) == [__file__]
-    with warnings.catch_warnings():
-        warnings.simplefilter('error')
+    with warned():
         f(images[:1])
 
 
@@ -296,32 +292,26 @@ def test_images_that_are_not_aligned():
 
 
 def test_a_method_that_returns_one_map_for_all(net):
-    f = compiled(net, method=lambda score, x: methods.gradient(
-        score, x).mean(axis=0, keepdims=True))
+    def mean(score, x):
+        return methods.gradient(score, x).mean(axis=0, keepdims=True)
+    f = compiled(net, method=mean)
     assert f(X[:1]).shape == (1, 4)
-    with pytest.raises(ValueError, match='one map for each of 5 .* got 1'):
+    with pytest.raises(ValueError, match='each of 5 .* got 1'):
         f(X)
-    f = compiled(net, method=lambda score, x: T.concatenate(
-        2 * [methods.gradient(score, x).mean(axis=0, keepdims=True)]))
-    with pytest.raises(ValueError, match='one map for each of 1 .* got 2'):
+    f = compiled(net, method=lambda *args: T.concatenate([mean(*args)] * 2))
+    with pytest.raises(ValueError, match='each of 1 .* got 2'):
         f(X, batch_size=2)
 
 
 def test_threads_take_turns(net):
     f = compiled(net, GuidedBackprop, method='smoothgrad', samples=3)
-    want, got = [f(X, c) for c in range(CLASSES)], {}
-
-    def run(k):
-        for i in range(10):
-            got[k, i] = f(X, k % CLASSES, batch_size=1 + k)
-    threads = [threading.Thread(target=run, args=(k,)) for k in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(got) == 40
-    for (k, _), maps in got.items():
-        np.testing.assert_allclose(maps, want[k % CLASSES], rtol=1e-12)
+    want = [f(X, c) for c in range(CLASSES)]
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(f, X, k % CLASSES, batch_size=1 + k % 4)
+                 for k in range(40)]
+    for k, future in enumerate(found):
+        np.testing.assert_allclose(future.result(), want[k % CLASSES],
+                                   rtol=1e-12)
 
 
 def test_another_number_of_scores_than_images_is_refused(net):
@@ -337,24 +327,21 @@ def test_another_number_of_scores_than_images_is_refused(net):
 
 
 def test_what_explain_returns_besides(net, weights, plain):
-    model = Model(weights)
-    logits = np.array([model.logits(x) for x in X])
-    details = plain.explain(X, batch_size=2)
-    np.testing.assert_allclose(details.maps, plain(X), rtol=1e-12)
-    np.testing.assert_allclose(details.logits, logits)
-    np.testing.assert_array_equal(details.classes, logits.argmax(axis=1))
-    np.testing.assert_allclose(details.scores, logits.max(axis=1))
-    assert details.completeness_error is None
-    details = plain.explain(X, LABELS)
-    np.testing.assert_array_equal(details.classes, LABELS)
-    np.testing.assert_allclose(details.scores, logits[range(5), LABELS])
-    details = compiled(net, target='all').explain(X, batch_size=2)
-    np.testing.assert_allclose(details.scores, logits)
-    np.testing.assert_allclose(details.logits, logits)
-    assert details.classes is None
-    details = compiled(net, target=lambda z: 2 * z[:, 1]).explain(X)
-    np.testing.assert_allclose(details.scores, 2 * logits[:, 1])
-    assert details.logits is details.classes is None
+    z = np.array([Model(weights).logits(x) for x in X])
+    np.testing.assert_allclose(plain.explain(X, batch_size=2).maps, plain(X),
+                               rtol=1e-12)
+    all_classes = compiled(net, target='all')
+    for details, *want in [
+            (plain.explain(X, batch_size=2), z.max(axis=1), z.argmax(axis=1), z),
+            (plain.explain(X, LABELS), z[range(5), LABELS], LABELS, z),
+            (all_classes.explain(X, batch_size=2), z, None, z),
+            (compiled(net, target=lambda z: 2 * z[:, 1]).explain(X),
+             2 * z[:, 1], None, None)]:
+        for got, numbers in zip(details[1:], want + [None]):
+            if numbers is None:
+                assert got is None
+            else:
+                np.testing.assert_allclose(got, numbers)
     details = compiled(net, logits=False).explain(X)
     np.testing.assert_allclose(details.logits.sum(axis=1), 1)
 
@@ -390,13 +377,12 @@ def test_arrays_of_several_inputs():
     np.testing.assert_array_equal(maps, 3 * np.eye(4)[[1] * 5])
     assert list(two({'b': B, 'a': X})) == ['a', 'b']
     for wrong, error, says in [
-            (X, TypeError, "a list of 2 arrays, or a dict of .'a', 'b'."),
-            ([X], TypeError, 'a list of 2 arrays'),
-            ({'a': X}, ValueError, r"a dict of \['a', 'b'\], got \['a'\]"),
-            ([X, B[:3]], ValueError, r'as many samples .* got \[5, 3\]'),
-            ([X, X], TypeError, 'images of dtype int32 for b'),
-            ([X, B[0]], ValueError, 'of shape .None, None., for b, got .4,.'),
-            ([X * np.nan, B], ValueError, 'NaN or infinity in image 0 of a')]:
+            (X, TypeError, "'a', 'b'"), ([X], TypeError, 'list of 2'),
+            ({'a': X}, ValueError, r"\['a', 'b'\], got \['a'\]"),
+            ([X, B[:3]], ValueError, r'\[5, 3\]'),
+            ([X, X], TypeError, 'int32 for b'),
+            ([X, B[0]], ValueError, 'for b.* .4,.'),
+            ([X * np.nan, B], ValueError, 'image 0 of a')]:
         with pytest.raises(error, match=says):
             two(wrong)
 
@@ -404,26 +390,22 @@ def test_arrays_of_several_inputs():
 def test_random_draws_are_named():
     x, training = T.dmatrix('x'), T.bscalar('training')
     draw = RandomStreams(0).uniform(size=x.shape)
-    for function in compile_saliency_function, saliency_map:
-        with pytest.warns(UserWarning, match='random draws, of [Ru]') as seen:
-            function(x * draw, input_var=x)
-        assert places(seen) == [__file__]
     dropout = lasagne.layers.DropoutLayer(InputLayer((None, 2), x))
-    output = lasagne.layers.get_output(dropout)
-    with pytest.warns(UserWarning, match='deterministic=True'):
-        saliency_map(output, input_var=x)
-    with warnings.catch_warnings():
-        warnings.simplefilter('error', UserWarning)
+    for function in compile_saliency_function, saliency_map:
+        with warned('random draws, of [Ru]'):
+            function(x * draw, input_var=x)
+    with warned('deterministic=True'):
+        saliency_map(lasagne.layers.get_output(dropout), input_var=x)
+    with warned():
         compiled(x * draw, input_var=x, givens={draw: T.ones_like(x)})
         saliency_map(dropout)
         saliency_map(x * 2, input_var=x, method='smoothgrad')
     for choose in T.switch, ifelse:
         for phase, *values in (1, x * draw, x), (0, x, x * draw):
             options = {'input_var': x, 'givens': {training: np.int8(phase)}}
-            with pytest.warns(UserWarning, match='random draws'):
+            with warned('random draws', here=False):
                 compiled(choose(training, *values), **options)
-            with warnings.catch_warnings():
-                warnings.simplefilter('error', UserWarning)
+            with warned():
                 compiled(choose(training, *values[::-1]), **options)
 
 
@@ -435,41 +417,26 @@ def test_relevance_and_composites_go_together(net):
     wrong = [(composite, 'gradient'), (composite, methods.gradient_x_input),
              (None, 'relevance'), (GuidedBackprop, methods.relevance)]
     for function in saliency_map, compile_saliency_function:
-        for rule, method in wrong:
-            with pytest.warns(UserWarning, match='go together') as seen:
-                function(net, rule, method=method)
-            assert places(seen) == [__file__]
-        with warnings.catch_warnings():
-            warnings.simplefilter('error', UserWarning)
-            for rule, method in right:
-                function(net, rule, method=method)
-            with gradmod.modified(net, composite):
-                function(net, method='relevance')
-        for rule, method in (composite, 'gradient'), (GuidedBackprop, 'relevance'):
-            with gradmod.modified(net, rule):
-                with pytest.warns(UserWarning, match='go together'):
-                    function(net, method=method)
+        for says, cases in (['go together'], wrong), ([], right):
+            for rule, method in cases:
+                with warned(*says):
+                    function(net, rule, method=method)
+        for says, rule, method in [([], composite, 'relevance'),
+                                   (['go together'], composite, 'gradient'),
+                                   (['go together'], GuidedBackprop, 'relevance')]:
+            with gradmod.modified(net, rule), warned(*says):
+                function(net, method=method)
     x = T.dmatrix('x')
-    with pytest.warns(UserWarning) as seen:
+    with warned('draws', 'go together'):
         saliency_map(x * RandomStreams(0).uniform((4,)), method='relevance',
                      input_var=x)
-    assert len(places(seen)) == 2  # of the draws, too
-
-
-class Recipe:
-    def __call__(self, x):
-        z = x.type()
-        op = OpFromGraph([z], [T.nnet.relu(z)])
-        op.grad = lambda inputs, out_grads: out_grads
-        return op(x)
 
 
 @pytest.mark.usefixtures('no_compiler')
 def test_the_old_recipe_is_named():
-    x = T.dmatrix('x')
-    layer = NonlinearityLayer(InputLayer((None, 2), x), Recipe())
-    for network in Recipe()(x), layer:
+    x, recipe = T.dmatrix('x'), OldRecipe(T.nnet.relu)
+    layer = NonlinearityLayer(InputLayer((None, 2), x), recipe)
+    for network in recipe(x), layer:
         for function in compile_saliency_function, saliency_map:
-            with pytest.warns(UserWarning, match='grad was assigned') as seen:
+            with warned('grad was assigned'):
                 function(network, input_var=x)
-            assert places(seen) == [__file__]

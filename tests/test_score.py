@@ -14,37 +14,24 @@ from gradmod.score import Score
 
 from . import reference
 from .models import (CLASSES, IMAGES, LABELS, OPTIONS, PY, RULES, X, ConvModel,
-                     Model, best, close, compiled, convnet, pairs, restated,
-                     saliency_input, value)
+                     Model, best, close, compiled, convnet, mlp, pairs,
+                     restated, saliency_input, value)
 
 pytestmark = pytest.mark.usefixtures('no_compiler')
 B = np.random.RandomState(2).randn(5, 2)
 
 
 def test_wrong_layers():
-    x = T.dtensor4('x')
-    with pytest.raises(ValueError, match='the output is not made from'):
-        saliency_map(2 * x, input_var=x, method='gradcam', layer=T.exp(x))
-    network = convnet()
-    for layer, says in [('convolutoin', "perhaps you meant 'convolution'"),
-                        (T.dtensor4(), "there are '#0 InputLayer', 'conv"),
-                        (InputLayer((1, 2)), 'there are')]:
-        with pytest.raises(ValueError, match='the name of 0: ' + says):
-            saliency_map(network, method='gradcam', layer=layer)
+    x, net = T.dtensor4('x'), convnet()
     twice = DenseLayer(DenseLayer(InputLayer((None, 3)), 4, name='a'), 5,
                        name='a')
-    with pytest.raises(ValueError, match="'a'.*the name of 2"):
-        saliency_map(twice, method='gradcam', layer='a')
-
-
-def test_what_only_the_call_can_refuse_and_what_is_no_score(net):
-    x, c = saliency_input(net), T.lscalar('c')
-    f = theano.function([x, c], saliency_map(net, target=c), mode=PY)
-    for wrong in -1, CLASSES:
-        with pytest.raises(AssertionError, match='to be a class, from 0 to that'):
-            f(X, wrong)
-    with pytest.raises(TypeError, match='one float for each sample, a vector'):
-        saliency_map(net, target=lambda z: z)
+    for network, layer, says in [
+            (2 * x, T.exp(x), 'not made from'), (twice, 'a', 'name of 2'),
+            (net, 'convolutoin', "name of 0.*'convolution'"),
+            (net, x, 'InputLayer'), (net, InputLayer((1, 2)), 'name of 0')]:
+        with pytest.raises(ValueError, match=says):
+            saliency_map(network, method='gradcam', layer=layer,
+                         input_var=None if network in (net, twice) else x)
 
 
 def test_ties_go_to_one_class():
@@ -78,7 +65,7 @@ def test_symbolic_targets(net, weights, type):
     # no classes; and one that would broadcast
     for wrong in [np.full_like(classes, CLASSES), classes[:1] if y.ndim
                   else np.int64(-1)]:
-        with pytest.raises(AssertionError, match='expected target'):
+        with pytest.raises(AssertionError, match='target'):
             f(X, wrong)
 
 
@@ -86,42 +73,39 @@ def test_symbolic_targets(net, weights, type):
     ('given', TypeError), (1.5, TypeError), (True, TypeError),
     (np.full((2, 2), 2), TypeError), (T.vector(), TypeError),
     (np.zeros((2, 2), int), ValueError), (np.ones((2, 2, 2)), TypeError),
-    (T.lvector() > 0, TypeError), (-1, ValueError),
+    (T.lvector() > 0, TypeError), (-1, ValueError), (T.lmatrix(), TypeError),
     ([0, -2], ValueError), (lambda z: z, TypeError), (lambda z: 1, TypeError),
     (lambda z: z.argmax(axis=1), TypeError)])
 def test_wrong_targets(net, target, error):
-    with pytest.raises(error, match='expected .*target'):
+    with pytest.raises(error, match='target'):
         saliency_map(net, target=target)
 
 
 def test_a_class_that_does_not_exist(net):
     x = saliency_input(net)
     for target in 3, [0, 1, 3, 0, 1], [0, 1]:
-        with pytest.raises(AssertionError, match='expected target to be'):
+        with pytest.raises(AssertionError, match='target'):
             value(saliency_map(net, target=target), {x: X})
-    with pytest.raises(TypeError, match='expected a target'):
-        saliency_map(net, target=T.lmatrix())
-    with pytest.raises(ValueError, match='a class from 0 to 2, got 3'):
+    with pytest.raises(ValueError, match='from 0 to 2, got 3'):
         compiled(net, target=3)
     f = compiled(get_output(net), input_var=x)
     labels = np.uint64([1, 2, 0, 1, 1]) - np.uint64(1)  # one wraps around
     for target in -1, labels, 2**64 - 1, np.uint64(2**63):
-        with pytest.raises(ValueError, match='target to be a class from 0'):
+        with pytest.raises(ValueError, match='from 0'):
             f(X, target)
-    with pytest.raises(AssertionError, match='expected target to be'):
+    with pytest.raises(AssertionError, match='target'):
         f(X, 3)
 
 
 def test_outputs_of_other_shapes():
     x = T.dtensor4('x')
-    with pytest.raises(TypeError, match='or a function or a unit'):
+    with pytest.raises(TypeError, match='function or a unit'):
         saliency_map(2 * x, input_var=x)
 
     def score(z):
         return z[:, 0].sum(axis=(1, 2))
     got = value(saliency_map(2 * x, target=score, input_var=x), {x: IMAGES})
-    np.testing.assert_array_equal(got[:, 0], 2)
-    np.testing.assert_array_equal(got[:, 1], 0)
+    np.testing.assert_array_equal(got, [[[[2]], [[0]]]] + 0 * IMAGES)
     f = compiled(convnet().input_layer.input_layer, None, score)
     assert f(IMAGES).shape == IMAGES.shape and f.classes is None
 
@@ -143,12 +127,17 @@ def test_expressions(net, weights):
     close(compiled(output, input_var=x)(X), want, 'float64')
 
 
+def head(*inputs):
+    """A network of some layers side by side."""
+    net = DenseLayer(ConcatLayer(inputs), 6, b=lasagne.init.Normal(.5))
+    return DenseLayer(net, CLASSES, nonlinearity=softmax)
+
+
 def two_inputs():
     """A network of a, of shape (n, 4), and b, of shape (n, 2), and weights."""
     a = InputLayer((None, 4), T.dmatrix('a'), name='image')
     b = InputLayer((None, 2), T.dmatrix('b'), name='age')
-    net = DenseLayer(ConcatLayer([a, b]), 6, b=lasagne.init.Normal(.5))
-    net = DenseLayer(net, CLASSES, nonlinearity=softmax)
+    net = head(a, b)
     return net, a.input_var, b.input_var, pairs(get_all_param_values(net))
 
 
@@ -219,10 +208,9 @@ def test_inputs_of_one_variable():
 
 
 def test_inputs_of_one_name():
-    x, y = T.dmatrices('xy')
-    net = ConcatLayer([InputLayer((None, 4), v, name='a') for v in (x, y)])
-    f = compiled(net)
-    with pytest.raises(ValueError, match=r"a dict of \['a', 'a'\], got"):
+    f = compiled(ConcatLayer([InputLayer((None, 4), T.dmatrix(), name='a')
+                              for _ in range(2)]))
+    with pytest.raises(ValueError, match=r"\['a', 'a'\]"):
         f({'a': X})
     assert len(f([X, X])) == 2
 
@@ -233,27 +221,23 @@ def test_a_layer_that_others_have_for_their_own():
     assert 'respect to first of' in repr(compiled(dropped, wrt='first'))
 
 
-def words():
-    """A network of the indices of words, and of a matrix; its restatement."""
-    w, a = T.lmatrix('w'), T.dmatrix('a')
-    net = EmbeddingLayer(InputLayer((None, 3), w, name='words'), 7, 2,
-                         W=lasagne.init.Normal(1.), name='embedding')
-    net = ConcatLayer([lasagne.layers.FlattenLayer(net),
-                       InputLayer((None, 4), a, name='a')])
-    net = DenseLayer(net, 6, b=lasagne.init.Normal(.5))
-    net = DenseLayer(net, CLASSES, nonlinearity=softmax)
-    table, *values = get_all_param_values(net)
-    return net, w, a, table, pairs(values)
-
-
 WORDS = np.array([[0, 1, 2], [3, 3, 6], [5, 0, 4], [1, 1, 1], [6, 2, 0]])
 
 
-def test_embeddings():
-    net, w, a, table, weights = words()
+@pytest.fixture
+def embedding():
+    """A layer of the indices of words."""
+    return EmbeddingLayer(InputLayer((None, 3), T.lmatrix(), name='words'), 7, 2,
+                          W=lasagne.init.Normal(1.), name='embedding')
+
+
+def test_embeddings(embedding):
+    net = head(lasagne.layers.FlattenLayer(embedding),
+               InputLayer((None, 4), T.dmatrix(), name='a'))
+    table, *values = get_all_param_values(net)
     images = X[[0] * 5]
     at = np.concatenate([table[WORDS].reshape(5, 6), images], axis=1)
-    want = restated('gradient_x_input', Model(weights), at, LABELS)
+    want = restated('gradient_x_input', Model(pairs(values)), at, LABELS)
     f = compiled(net, wrt='embedding', method='gradient_x_input')
     close(f([WORDS, images], LABELS), want[:, :6].reshape(5, 3, 2), 'float64')
     # of integers there is no map
@@ -263,10 +247,9 @@ def test_embeddings():
     close(maps['a'], want[:, 6:], 'float64')
 
 
-def test_integers_say_what_to_do():
-    net = get_all_layers(words()[0])[1]
-    net = DenseLayer(net, 2)
-    with pytest.raises(TypeError, match='say by wrt which layer'):
+def test_integers_say_what_to_do(embedding):
+    net = DenseLayer(embedding, 2)
+    with pytest.raises(TypeError, match='wrt'):
         saliency_map(net)
     f = compiled(net, GuidedBackprop, wrt='embedding')
     assert f(WORDS).shape == (5, 3, 2)
@@ -274,7 +257,7 @@ def test_integers_say_what_to_do():
                        'embedding under GuidedBackprop of int64 (None, 3)>')
     np.testing.assert_array_equal(f(WORDS.tolist()), f(WORDS))
     for wrong in WORDS + .5, (WORDS + .5).tolist():  # which would be cut off
-        with pytest.raises(TypeError, match='images of dtype int64'):
+        with pytest.raises(TypeError, match='int64'):
             f(wrong)
 
 
@@ -326,18 +309,17 @@ def test_units(rule):
 def test_units_that_do_not_exist():
     net = convnet()
     layer = net.input_layer.input_layer
-    for target in [(3,), (-4,), (0, 0), ('convolution', 4), (layer, 0, 99),
-                   ('convolution', 0, 0, 0, 0)]:
-        with pytest.raises(IndexError, match='the indices of a unit, in a layer'):
+    for target, error, says in [
+            ((3,), IndexError, ''), ((-4,), IndexError, ''),
+            ((0, 0), IndexError, ''), (('convolution', 4), IndexError, ''),
+            ((layer, 0, 99), IndexError, ''),
+            (('convolution', 0, 0, 0, 0), IndexError, ''),
+            (('convoluton', 1), ValueError, "'convolution'"),
+            ((1.5, 1), ValueError, '1.5'),
+            (('convolution',), TypeError, 'unit'), ((), TypeError, 'unit'),
+            ((0, 'a'), TypeError, 'unit')]:
+        with pytest.raises(error, match=says):
             saliency_map(net, target=target)
-    for target, says in [('convoluton', "perhaps you meant 'convolution'"),
-                         (1.5, 'got float .1.5., the name of 0')]:
-        with pytest.raises(ValueError, match=says):
-            saliency_map(net, target=(target, 1))
-    for target in ('convolution',), (), (0, 'a'):
-        with pytest.raises(TypeError, match='the indices of a unit'):
-            saliency_map(net, target=target)
-    assert layer.name == 'convolution'
     for target in (-3,), ('convolution', -1, 0), (layer, -1, 0):
         assert saliency_map(net, target=target).ndim == 4
 
@@ -357,17 +339,8 @@ def test_several_classes_of_a_sample(net, weights):
         [1, 2, -1], [0, -1, -1], [2, -1, -1], [0, 1, 2], [1, -1, -1]])
     np.testing.assert_allclose(details.scores,
                                (details.logits * hot).sum(axis=1))
-    x = T.dmatrix('x')  # an expression, whose number of classes is not known
-    g = compiled(3 * x, input_var=x)
-    close(g(X, np.eye(4)[LABELS]), 3 * np.eye(4)[LABELS], 'float64')
-    for columns in 1, 3, 5:
-        hot_ones = np.eye(columns)[[0] * 5]
-        with pytest.raises(ValueError, match=f'4 classes, got {columns} col'):
-            g(X, hot_ones)
-        with pytest.raises(AssertionError, match='zeros and ones of its'):
-            value(saliency_map(3 * x, None, hot_ones, input_var=x), {x: X})
-    one_hot = np.eye(3)[LABELS]
-    np.testing.assert_array_equal(f.explain(X, one_hot).classes, LABELS)
+    np.testing.assert_array_equal(
+        f.explain(X, np.eye(3)[LABELS]).classes, LABELS)
     for wrong, says in [(np.ones((5, 2)), '3 classes, got 2'),
                         (hot * [[1], [0], [1], [1], [1]], 'for sample 1'),
                         (hot[:4], 'for each of 5 images')]:
@@ -375,20 +348,32 @@ def test_several_classes_of_a_sample(net, weights):
             f(X, wrong)
 
 
+def test_several_classes_of_an_expression():
+    x = T.dmatrix('x')  # whose number of classes is not known
+    f = compiled(3 * x, input_var=x)
+    close(f(X, np.eye(4)[LABELS]), 3 * np.eye(4)[LABELS], 'float64')
+    for columns in 1, 3, 5:
+        hot = np.eye(columns)[[0] * 5]
+        with pytest.raises(ValueError, match=f'4 classes, got {columns}'):
+            f(X, hot)
+        with pytest.raises(AssertionError, match='ones'):
+            value(saliency_map(3 * x, None, hot, input_var=x), {x: X})
+
+
 def test_wrong_networks(net):
     x, y = T.dmatrix('x'), T.dmatrix('y')
-    for network, input_var in [([net], None), (x, None), (x, T.dvector()),
-                               (1. * T.lmatrix(), T.lmatrix()), (x > 0, x)]:
-        with pytest.raises(TypeError, match='^expected '):
-            saliency_map(network, input_var=input_var)
-    for network, options, says in [
-            (2 * y, dict(input_var=x), 'the output is not made from x'),
-            (net, dict(wrt='secnd'), "perhaps you meant 'second'"),
-            (T.exp(x), dict(input_var=[x, T.exp(x)]), 'say one by wrt')]:
-        with pytest.raises(ValueError, match=says):
+    for network, options, error, says in [
+            ([net], {}, TypeError, 'network'),
+            (x, {}, TypeError, 'input_var'),
+            (x, dict(input_var=T.dvector()), TypeError, 'input_var'),
+            (1. * T.lmatrix(), dict(input_var=T.lmatrix()), TypeError, ''),
+            (x > 0, dict(input_var=x), TypeError, 'float'),
+            (2 * y, dict(input_var=x), ValueError, 'not made from x'),
+            (net, dict(wrt='secnd'), ValueError, "'second'"),
+            (T.exp(x), dict(input_var=[x, T.exp(x)]), ValueError, 'wrt'),
+            (net, dict(rule=3), TypeError, '')]:
+        with pytest.raises(error, match=says):
             saliency_map(network, **options)
-    with pytest.raises(TypeError):
-        compiled(net, 3)
     assert net.nonlinearity is softmax
 
 
@@ -424,24 +409,11 @@ def test_a_rule_for_a_layer_by_its_name(net, weights, rule):
         assert abs(compiled(net, every)(X) - want).max() > 1e-3
 
 
-class Own(lasagne.layers.Layer):
-    """A rectifier within."""
-
-    def get_output_for(self, z, **kwargs):
-        return T.maximum(z, 0)
-
-
 def test_a_rectifier_within_a_layer():
-    network = InputLayer((None, 4), T.dmatrix('x'))
-    network = DenseLayer(network, 6, b=lasagne.init.Normal(.5))
-    network = Own(DenseLayer(network, 7, b=lasagne.init.Normal(.5),
-                             nonlinearity=None))
-    network = DenseLayer(network, CLASSES, nonlinearity=softmax)
-    model = Model(pairs(get_all_param_values(network)), GuidedBackprop)
-    close(compiled(network, GuidedBackprop)(X, LABELS),
-          restated('gradient', model, X, LABELS), 'float64')
-
-
-def test_dropout_does_not_take_part(net, plain):
-    dropped = lasagne.layers.DropoutLayer(net, .9)
-    np.testing.assert_array_equal(compiled(dropped)(X), plain(X))
+    net, weights = mlp()
+    second = net.input_layer
+    linear = second.get_output_for
+    second.nonlinearity = lasagne.nonlinearities.linear
+    second.get_output_for = lambda z, **_: T.maximum(linear(z), 0)
+    close(compiled(net, GuidedBackprop)(X, LABELS), restated(
+        'gradient', Model(weights, GuidedBackprop), X, LABELS), 'float64')

@@ -24,6 +24,12 @@ import subprocess
 import sys
 import time
 
+import gradmod  # before Theano and Lasagne
+import lasagne
+import numpy as np
+import theano
+import theano.tensor as T
+
 NETWORKS = (['mlp-%d' % d for d in (10, 50, 100, 200)] +
             ['resnet-%d' % n for n in (1, 3, 5, 9)] +
             ['elementwise-30', 'elementwise-100', 'scaled-30', 'lstm-1'])
@@ -36,14 +42,10 @@ DEFAULT_RULES = ['guided', 'deconv', 'zero']
 OTHERS = ['opaque', 'inline']
 
 
-# In the children: import Theano only there, with the flags of the parent.
+# In the children
 
 def rectifier(network, way):
     """A rectifier with a rule, or without."""
-    import gradmod
-    import lasagne
-    import theano
-    import theano.tensor as T
     rectify = lasagne.nonlinearities.rectify
     if network.startswith(('elementwise', 'scaled')):
         # 15 layers of Lasagne's, (x + abs(x)) / 2, without anything but
@@ -52,34 +54,27 @@ def rectifier(network, way):
         def rectify(x):  # noqa: F811
             return T.maximum(x, 0)
 
-    class Recipe:
+    ops = {}
+
+    def recipe(x):
         """The recipe, mended: one op a type, grad_overrides."""
+        if x.type not in ops:
+            inner = x.type()
+            ops[x.type] = theano.OpFromGraph(
+                [inner], [rectify(inner)], inline=way == 'inline',
+                grad_overrides=grad)
+        return ops[x.type](x)
 
-        def __init__(self, inline):
-            self.inline, self.ops = inline, {}
-
-        def __call__(self, x):
-            if x.type not in self.ops:
-                inner = x.type()
-                self.ops[x.type] = theano.OpFromGraph(
-                    [inner], [rectify(inner)], inline=self.inline,
-                    grad_overrides=self.grad)
-            return self.ops[x.type](x)
-
-        def grad(self, inputs, out_grads):
-            (x,), (g,) = inputs, out_grads
-            return [g * (x > 0).astype(x.dtype) * (g > 0).astype(x.dtype)]
+    def grad(inputs, out_grads):
+        (x,), (g,) = inputs, out_grads
+        return [g * (x > 0).astype(x.dtype) * (g > 0).astype(x.dtype)]
     if way in RULES:
         return getattr(gradmod, RULES[way])(rectify)
-    return rectify if way == 'plain' else Recipe(inline=way == 'inline')
+    return rectify if way == 'plain' else recipe
 
 
 def build(network, f, weights):
     """An input, the gradient of a score with respect to it, and a value for it."""
-    import lasagne
-    import numpy as np
-    import theano
-    import theano.tensor as T
     kind, size = network.split('-')
     rng, size = np.random.RandomState(0), int(size)
 
@@ -115,9 +110,6 @@ def build(network, f, weights):
 
 def resnet(x, n, f, rng, weights):
     """The logits of the CIFAR-10 ResNet of 6 n + 2 layers, in x's dtype."""
-    import numpy as np
-    import theano
-    import theano.tensor as T
     values = []
     if weights and n == 5:
         with np.load(weights) as archive:
@@ -154,35 +146,34 @@ def resnet(x, n, f, rng, weights):
 
 
 def compile_once(network, way, weights):
-    import theano
     start = time.perf_counter()
     x, gradient, value = build(network, rectifier(network, way), weights)
     function = theano.function([x], gradient)
     return function, value, time.perf_counter() - start
 
 
-def child_compile(network, ways, weights, rounds):
+def measure_compile(args, network, way):
     """Seconds to build and compile, and the process's peak memory in MB."""
     from sides import peak
     seconds = []
-    for _ in range(rounds + 1):
-        function, value, duration = compile_once(network, *ways, weights)
+    for _ in range(args.compiles + 1):
+        function, value, duration = compile_once(network, way, args.weights)
         seconds.append(duration)
     function(value)
-    return {'compile': seconds[1:], 'memory': [peak()]}
+    return {'compile': [np.median(seconds[1:])], 'memory': [peak()]}
 
 
-def child_run(network, ways, weights, rounds):
+def measure_run(args, network, *ways):
     """Seconds of each call, by way, interleaved."""
     functions = {}
     for way in random.sample(ways, len(ways)):
-        functions[way], value, _ = compile_once(network, way, weights)
+        functions[way], value, _ = compile_once(network, way, args.weights)
         functions[way](value)
     start = time.perf_counter()
     functions['plain'](value)
     calls = max(1, int(.02 / (time.perf_counter() - start)))
     seconds = {way: [] for way in ways}
-    for _ in range(rounds):
+    for _ in range(args.rounds):
         for way in random.sample(ways, len(ways)):
             start = time.perf_counter()
             for _ in range(calls):
@@ -191,129 +182,86 @@ def child_run(network, ways, weights, rounds):
     return seconds
 
 
-def child(args):
+def child(args, kind, *what):
     resource.setrlimit(resource.RLIMIT_AS, (args.memory * 2 ** 30,) * 2)
     sys.setrecursionlimit(100000)
-    import gradmod  # noqa: F401  before Theano
-    kind, network, ways = args.child.split(',', 2)
-    result = {'compile': child_compile, 'run': child_run}[kind](
-        network, ways.split(','), args.weights, args.rounds)
-    print('RESULT ' + json.dumps(result))
+    measure = measure_compile if kind == 'compile' else measure_run
+    print('RESULT ' + json.dumps(measure(args, *what)))
 
 
 # In the parent
 
-def call(args, kind, network, ways, rounds, limit=3600):
-    """The result of a child process, or None beyond its time or memory."""
-    command = [sys.executable, os.path.abspath(__file__), '--child',
-               f'{kind},{network},{ways}', '--rounds', str(rounds),
-               '--memory', str(args.memory)]
-    if args.weights:
-        command += ['--weights', args.weights]
-    flags = 'floatX=float32'
-    if args.blas is not None:
-        flags += ',blas.ldflags=' + args.blas
+def call(limit, kind, *what):
+    """What a child of the same arguments prints; nothing beyond its limits."""
+    from sides import environment
     # keep what is freed: to fetch it anew is a tenth of a call
     more = dict.fromkeys(['MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_']
                          if kind == 'run' else [], '4000000000')
-    import sides
-    env = sides.environment(flags, **more)
     try:
-        out = subprocess.run(command, stdout=subprocess.PIPE,
-                             stderr=subprocess.DEVNULL, timeout=limit, env=env,
-                             universal_newlines=True).stdout
+        out = subprocess.run(
+            [sys.executable] + sys.argv + ['--child', kind, *what],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=limit,
+            env=environment(**more), universal_newlines=True).stdout
     except subprocess.TimeoutExpired:
-        return None
-    for line in out.splitlines():
-        if line.startswith('RESULT '):
-            return json.loads(line[len('RESULT '):])
-    return None
-
-
-def quartiles(values):
-    values = sorted(values)
-    return [values[int(q * (len(values) - 1) + .5)] for q in (.25, .5, .75)]
-
-
-def ratios(figures, plain):
-    return [a / b for a, b in zip(figures, plain)]
+        return {}
+    found = [line for line in out.splitlines() if line.startswith('RESULT ')]
+    return json.loads(found[0][len('RESULT '):]) if found else {}
 
 
 def measure(args, network):
     """All figures of one network: {way: {figure: [seconds or MB]}}."""
-    ways = ['plain'] + args.rules
+    ways = ['plain'] + args.rules + args.others
     figures = {way: {'compile': [], 'memory': [], 'run': []} for way in ways}
     for _ in range(args.processes):
-        for way in ways:
-            result = call(args, 'compile', network, way, args.compiles)
-            if result is None:
-                sys.exit('%s, %s: the process failed, or took too long or too '
-                         'much memory' % (network, way))
-            figures[way]['compile'] += [quartiles(result['compile'])[1]]
-            figures[way]['memory'] += result['memory']
+        for way in list(ways):
+            result = call(args.limit, 'compile', network, way)
+            if not result:
+                ways.remove(way)
+            for figure, values in result.items():
+                figures[way][figure] += values
     for _ in range(args.processes):
-        runs = call(args, 'run', network, ','.join(ways), args.rounds)
-        for way in ways:
-            figures[way]['run'] += runs[way]
-    for way in args.others:
-        result = call(args, 'compile', network, way, 1, args.limit)
-        figures[way] = result or {'compile': [], 'memory': []}
-        figures[way]['run'] = []
-        if result:
-            runs = call(args, 'run', network, 'plain,' + way, args.rounds,
-                        args.limit)
-            if runs:  # against a plain run of its own
-                figures[way]['run'] = [
-                    a / b * c for a, b, c in zip(runs[way], runs['plain'],
-                                                 figures['plain']['run'])]
+        for way, seconds in call(None, 'run', network, *ways).items():
+            figures[way]['run'] += seconds
     return figures
 
 
-def table(results):
-    rows = [['network', 'way', 'run time', 'compile time', 'peak memory']]
+def show(results):
+    from sides import ratio
+    print('| network | way | run time | compile time | peak memory |\n'
+          + '|---' * 5 + '|')
     for network, figures in results.items():
         for way, own in figures.items():
             row = [network, way]
             for figure in 'run', 'compile', 'memory':
-                unit = 'MB' if figure == 'memory' else 's'
-                if not own[figure]:
-                    cell = 'over the limit'
-                elif way == 'plain':
-                    cell = '%.3g %s' % (quartiles(own[figure])[1], unit)
-                else:
-                    low, middle, high = quartiles(ratios(
-                        own[figure], figures['plain'][figure]))
-                    cell = '%.3f (%.3f to %.3f)' % (middle, low, high)
-                row.append(cell)
-            rows.append(row)
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ['| %s |' % ' | '.join(c.ljust(w) for c, w in zip(row, widths))
-             for row in rows]
-    lines.insert(1, '|%s|' % '|'.join('-' * (w + 2) for w in widths))
-    return '\n'.join(lines)
+                values, plain = own[figure], figures['plain'][figure]
+                row.append(
+                    'over the limit' if not values else
+                    f'{np.median(values):.3g} '
+                    + ('MB' if figure == 'memory' else 's') if way == 'plain'
+                    else ratio(values, plain[:len(values)]))
+            print('|', ' | '.join(row), '|')
 
 
 def plot(results, path):
     """Compile time over depth, both logarithmic."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(8, 3.2))
-    FigureCanvasAgg(figure)
-    for i, (kind, title) in enumerate([
-            ('mlp', 'MLP: layers'), ('resnet', 'ResNet: blocks a stage')]):
-        axes = figure.add_subplot(1, 2, i + 1)
-        depths = {int(network.split('-')[1]): f for network, f
-                  in results.items() if network.startswith(kind)}
+    from matplotlib import pyplot
+    figure, both = pyplot.subplots(1, 2, figsize=(8, 3.2))
+    for axes, kind, title in zip(both, ('mlp', 'resnet'), (
+            'MLP: layers', 'ResNet: blocks a stage')):
+        depths = sorted((int(network.split('-')[1]), figures)
+                        for network, figures in results.items()
+                        if network.startswith(kind))
         for way in ['plain'] + DEFAULT_RULES + OTHERS:
-            points = [(depth, quartiles(f[way]['compile'])[1])
-                      for depth, f in sorted(depths.items())
-                      if f.get(way, {}).get('compile')]
+            points = [(depth, np.median(figures[way]['compile']))
+                      for depth, figures in depths
+                      if figures.get(way, {}).get('compile')]
             if points:
                 axes.plot(*zip(*points), marker='o', ms=4, label=way)
         axes.set(xscale='log', yscale='log', xlabel=title,
                  ylabel='compile time (s)')
-        axes.set_xticks(list(depths))
-        axes.set_xticklabels(list(depths))
+        ticks = [depth for depth, _ in depths]
+        axes.set_xticks(ticks)
+        axes.set_xticklabels(ticks)
         axes.minorticks_off()
     axes.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, .5))
     figure.tight_layout()
@@ -321,8 +269,8 @@ def plot(results, path):
 
 
 def main():
-    import sides
-    parse = sides.parser(__doc__)
+    from sides import parser
+    parse = parser(__doc__)
     add = parse.add_argument
     add('--only', metavar='NAME', nargs='+', default=NETWORKS,
         choices=NETWORKS, help='of: ' + ' '.join(NETWORKS))
@@ -330,29 +278,27 @@ def main():
         choices=list(RULES), help='of: ' + ' '.join(RULES))
     add('--others', metavar='WAY', nargs='*', default=OTHERS, choices=OTHERS)
     add('--weights', metavar='PATH', help='cifar_model_n5.npz, for resnet-5')
-    add('--blas', metavar='FLAGS', help="blas.ldflags ('' for none; default: "
-        "what gradmod finds)")
     add('--rounds', type=int, default=15,
         help='timed calls of each function, a process')
     add('--compiles', type=int, default=2, help='timed compiles a process')
     add('--processes', type=int, default=3, help='processes a way')
     add('--limit', type=int, default=300,
-        help='seconds for the other ways, a process')
+        help='seconds to compile, a process')
     add('--memory', type=int, default=10, help='GB for a process')
     add('--json', metavar='PATH', help='write the raw figures')
     add('--plot', metavar='PATH', help='draw compile time over depth')
-    add('--child', help=argparse.SUPPRESS)
+    add('--child', nargs='+', help=argparse.SUPPRESS)
     args = parse.parse_args()
     if args.child:
-        return child(args)
+        return child(args, *args.child)
     results = {}
     for network in args.only:
-        print('measuring %s' % network, file=sys.stderr)
+        print('measuring', network, file=sys.stderr)
         results[network] = measure(args, network)
         if args.json:  # what has been measured is kept, whatever comes next
             with open(args.json, 'w') as f:
                 json.dump(results, f, indent=1)
-    print(table(results))
+    show(results)
     if args.plot:
         plot(results, args.plot)
 

@@ -1,6 +1,6 @@
 """Guided backpropagation here and with Captum on PyTorch, side by side.
 
-The same ResNet-32 for CIFAR-10, weights and batch in two processes, one thread
+The same ResNet-32 for CIFAR-10, weights and batch in processes of one thread
 each, which compute in turns, never at once. Checks that the logits, the
 gradients and the guided maps agree, then prints the ratios of the times, this
 library's over the other's, whichever way they fall. PyTorch and Captum live in
@@ -8,22 +8,23 @@ an environment of their own:
 
     python -m venv peer && peer/bin/pip install torch captum "numpy<2"
     python tests/benchmarks/peers.py --torch-python peer/bin/python
+
+Without one, what is measured here is printed alone.
 """
-import argparse
-import os
 import sys
-import tempfile
+import time
 import warnings
+from functools import partial
 
 import numpy as np
 
-WAYS = ['plain', 'guided']
+WAYS = ['plain', 'guided', 'logits']
 
 
 def made_up_arrays():
     """Random weights of the network, in the order of the pretrained ones."""
     rng = np.random.RandomState(0)
-    arrays, width = [], 3
+    arrays = []
 
     def convolution(n_in, n_out):
         arrays.append(rng.randn(n_out, n_in, 3, 3) * (2. / 9 / n_in) ** .5)
@@ -36,35 +37,35 @@ def made_up_arrays():
     return arrays + [rng.randn(64, 10) * .1, np.zeros(10)]
 
 
-# In the children. Each returns {way: function of the batch}, and the logits'.
+# In the children: a function of nothing, and what it took to compile.
 
-def functions_here(weights, batch):
+def function_here(way, weights, batch):
     import gradmod  # before Theano
     import theano
     import theano.tensor as T
     from cost import resnet
-    rectify = T.nnet.relu
-    functions = {}
-    for way, f in zip(WAYS, [rectify, gradmod.GuidedBackprop(rectify)]):
-        x = T.tensor4('x')
-        logits = resnet(x, 5, f, np.random.RandomState(0), weights)
-        functions[way] = theano.function(
-            [x], theano.grad(logits.max(axis=1).sum(), x))
-    return functions, theano.function([x], logits)
+    x, rectify = T.tensor4('x'), T.nnet.relu
+    if way == 'guided':
+        rectify = gradmod.GuidedBackprop(rectify)
+    y = resnet(x, 5, rectify, np.random.RandomState(0), weights)
+    if way != 'logits':
+        y = theano.grad(y.max(axis=1).sum(), x)
+    start = time.perf_counter()
+    return partial(theano.function([x], y), batch), time.perf_counter() - start
 
 
-def functions_there(weights, batch):
+def function_there(way, weights, batch):
     import captum
     import torch
     import torch.nn.functional as F
     from captum.attr import GuidedBackprop
-    print(f'PyTorch {torch.__version__}, Captum {captum.__version__}',
-          file=sys.stderr)
+    from sides import load
+    if way == 'guided':
+        print(f'PyTorch {torch.__version__}, Captum {captum.__version__}',
+              file=sys.stderr)
     warnings.simplefilter('ignore')  # Captum's, about its hooks
     torch.set_num_threads(1)
-    with np.load(weights) as archive:
-        arrays = [torch.tensor(archive[f'arr_{i}'].astype('float32'))
-                  for i in range(len(archive.files))]
+    arrays = [torch.tensor(v) for v in load(weights)]
 
     class Convolution(torch.nn.Module):
         def __init__(self, stride=1):
@@ -93,107 +94,44 @@ def functions_there(weights, batch):
                 s = F.pad(s, (0, 0, 0, 0, n, n))
             return self.relu(s + self.inner(h))
 
-    class Head(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.W, self.b = arrays.pop(0), arrays.pop(0)
-
-        def forward(self, h):
-            return h.mean(dim=(2, 3)) @ self.W + self.b
+    head = torch.nn.Linear(64, 10)
+    head.weight.data, head.bias.data = arrays[-2].T, arrays[-1]
     network = torch.nn.Sequential(
         Convolution(), torch.nn.ReLU(),
         *[Block(stage > 0 and block == 0)
-          for stage in range(3) for block in range(5)] + [Head()]).eval()
-    guided = GuidedBackprop(network)
+          for stage in range(3) for block in range(5)],
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+        head).eval().requires_grad_(False)
+    guided = GuidedBackprop(network) if way == 'guided' else None
 
-    def plain(x):
-        x = torch.tensor(x, requires_grad=True)
+    def logits():
+        with torch.no_grad():
+            return network(torch.tensor(batch)).numpy()
+    # Captum wants the targets beforehand: a forward pass that is not timed.
+    targets = torch.tensor(logits().argmax(axis=1))
+
+    def gradient():
+        x = torch.tensor(batch, requires_grad=True)
+        if guided:
+            return guided.attribute(x, target=targets).detach().numpy()
         network(x).max(dim=1).values.sum().backward()
         return x.grad.numpy()
+    return logits if way == 'logits' else gradient, 0
 
-    def guide(x):
-        x = torch.tensor(x, requires_grad=True)
-        return guided.attribute(x, target=targets).detach().numpy()
-
-    def logits(x):
-        with torch.no_grad():
-            return network(torch.tensor(x)).numpy()
-    # Captum wants the targets beforehand: a forward pass that is not timed.
-    targets = torch.tensor(logits(batch).argmax(axis=1))
-    return {'plain': plain, 'guided': guide}, logits
-
-
-def child(which, folder):
-    from sides import serve
-    weights = os.path.join(folder, 'weights.npz')
-    batch = np.load(os.path.join(folder, 'batch.npy'))
-    functions, logits = (functions_here if which == 'here'
-                         else functions_there)(weights, batch)
-    np.savez(os.path.join(folder, which + '.npz'), logits=logits(batch),
-             **{way: f(batch) for way, f in functions.items()})
-    serve(functions, batch)
-
-
-# In the parent
 
 def main():
     import sides
-    parser = sides.parser(__doc__)
-    add = parser.add_argument
-    add('--torch-python', metavar='PATH',
-        help='an interpreter with torch and captum')
-    add('--weights', metavar='PATH', help='cifar_model_n5.npz (default: random)')
-    add('--batch', type=int, default=64, metavar='N')
-    add('--rounds', type=int, default=20, metavar='N')
-    add('--child', nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.child:
-        return child(*args.child)
-    if not args.torch_python:
-        parser.error('--torch-python is needed, an interpreter with torch and '
-                     'captum:' + __doc__.split(':', 1)[1].rstrip())
-    with tempfile.TemporaryDirectory() as folder:
-        arrays = made_up_arrays()
-        if args.weights:
-            with np.load(args.weights) as archive:
-                arrays = [archive[f'arr_{i}']
-                          for i in range(len(archive.files))]
-        np.savez(os.path.join(folder, 'weights.npz'), *arrays)
-        images = np.random.RandomState(1).rand(args.batch, 3, 8, 8)
-        np.save(os.path.join(folder, 'batch.npy'),
-                (images.repeat(4, 2).repeat(4, 3) - .5).astype('float32'))
-        with sides.children(__file__, args.torch_python,
-                            [('there',), ('here',)], folder) as processes:
-            compare(folder)
-            times = sides.in_turns(
-                [((which, way), process, way)
-                 for (which,), (process, _) in processes.items()
-                 for way in WAYS], args.rounds)
-    seconds = {call: np.array(found)[:, 0] for call, found in times.items()}
+    parser = sides.options(__doc__, 'captum', 'cifar_model_n5.npz', 20)
+    parser.add_argument('--batch', type=int, default=64, metavar='N')
+    args = sides.parsed(parser, here=function_here, there=function_there)
+    images = np.random.RandomState(1).rand(args.batch, 3, 8, 8)
     print(f'\nbatch of {args.batch}, one thread, {args.rounds} rounds\n')
-    print('| gradient | here | PyTorch | ratio: median (quartiles) |\n'
-          '|----------|------|---------|---------------------------|')
-    for way in WAYS:
-        a, b = (seconds[which, way] for which in ('here', 'there'))
-        low, middle, high = np.percentile(a / b, [25, 50, 75])
-        print(f'| {way} | {np.median(a):.3f} s | {np.median(b):.3f} s '
-              f'| {middle:.2f} ({low:.2f} to {high:.2f}) |')
-    for which, name in [('here', 'here'), ('there', 'PyTorch')]:
-        ratio = np.median(seconds[which, 'guided'] / seconds[which, 'plain'])
-        print(f'guided / plain, {name}: {ratio:.3f}')
-
-
-def compare(folder):
-    """Check that both agree."""
-    ours, theirs = (np.load(os.path.join(folder, which + '.npz'))
-                    for which in ('here', 'there'))
-    for name in ['logits'] + WAYS:
-        difference = (abs(ours[name] - theirs[name]).max() /
-                      abs(theirs[name]).max())
-        print(f'{name}: largest difference {difference:.1e} of the largest '
-              'value')
-        if not difference < 1e-3:
-            sys.exit(f'the {name} differ: the two do not compute the same')
+    errors = sides.compare(
+        __file__, args, WAYS,
+        sides.load(args.weights) if args.weights else made_up_arrays(),
+        images.repeat(4, 2).repeat(4, 3) - .5)
+    if not max(errors, default=0) < 1e-3:
+        sys.exit('the two do not compute the same')
 
 
 if __name__ == '__main__':

@@ -10,11 +10,11 @@ zennit may live in an environment of their own:
 
 Without one, what is measured here is printed alone.
 """
-import argparse
+import contextlib
 import os
 import sys
-import tempfile
 import time
+from functools import partial
 
 import numpy as np
 
@@ -103,23 +103,17 @@ def torch_network(values):
             parameter.data = torch.tensor(next(values))
         return nn.Sequential(layer, nn.ReLU())
 
-    class Fire(nn.Module):
-        def __init__(self, channels, squeeze, expand):
-            super().__init__()
-            self.squeeze = convolution(channels, squeeze, 1)
-            self.expand = nn.ModuleList([
-                convolution(squeeze, expand, 1),
-                convolution(squeeze, expand, 3, padding=1)])
-
+    class Parallel(nn.ModuleList):
         def forward(self, h):
-            h = self.squeeze(h)
-            return torch.cat([expand(h) for expand in self.expand], 1)
+            return torch.cat([layer(h) for layer in self], 1)
 
     def pool():
         return nn.MaxPool2d(3, 2, ceil_mode=True)
     layers, channels = [convolution(3, 96, 7, stride=2), pool()], 96
     for number, (squeeze, expand) in enumerate(FIRES, 2):
-        layers.append(Fire(channels, squeeze, expand))
+        layers += [convolution(channels, squeeze, 1), Parallel([
+            convolution(squeeze, expand, 1),
+            convolution(squeeze, expand, 3, padding=1)])]
         channels = 2 * expand
         if number in (4, 8):
             layers.append(pool())
@@ -128,30 +122,31 @@ def torch_network(values):
     return network.requires_grad_(False)
 
 
-# In the children. Each returns a function of the batch, and what it took to
-# make it.
+# In the children: a function of nothing, and what it took to make it.
 
-def function_here(way, values):
+TARGETS = np.int32([285, 967])  # the cat and the cup
+
+
+def function_here(way, weights, images):
     import gradmod  # before Theano
     import lasagne
     import theano
     import theano.tensor as T
     from gradmod import lrp
-    x, t = T.tensor4('x', 'float32'), T.ivector('t')
-    network = lasagne_network(x, values)
+    from sides import load
+    x = T.tensor4('x', 'float32')
+    network = lasagne_network(x, load(weights))
     start = time.perf_counter()
-    if way == 'gradient':
+    with (contextlib.ExitStack() if way == 'gradient' else
+          gradmod.modified(network, getattr(lrp, way)())):
         logits = lasagne.layers.get_output(network, deterministic=True)
-    else:
-        with gradmod.modified(network, getattr(lrp, way)()):
-            logits = lasagne.layers.get_output(network, deterministic=True)
-    score = logits[T.arange(t.shape[0]), t]
-    seed = T.zeros_like(logits)
-    seed = T.set_subtensor(seed[T.arange(t.shape[0]), t],
-                           T.ones_like(score) if way == 'gradient' else score)
+    score = logits[[0, 1], TARGETS]
+    seed = T.set_subtensor(
+        T.zeros_like(logits)[[0, 1], TARGETS],
+        T.ones_like(score) if way == 'gradient' else score)
     function = theano.function(
-        [x, t], theano.grad(None, x, known_grads={logits: seed}))
-    return function, time.perf_counter() - start
+        [x], theano.grad(None, x, known_grads={logits: seed}))
+    return partial(function, images), time.perf_counter() - start
 
 
 def import_zennit():
@@ -169,91 +164,31 @@ def import_zennit():
     return zennit
 
 
-def function_there(way, values):
+def function_there(way, weights, images):
     import torch
+    from sides import load
     torch.set_num_threads(1)
     zennit = import_zennit()
-    network = torch_network(values)
+    network = torch_network(load(weights))
 
-    def attribute(network, images, targets):
-        x = torch.tensor(images, requires_grad=True)
-        logits = network(x)
-        at = np.arange(len(images)), targets
-        seed = torch.zeros_like(logits)
-        seed[at] = 1. if way == 'gradient' else logits[at].detach()
-        return torch.autograd.grad(logits, x, seed)[0].numpy()
+    def function():
+        with (contextlib.ExitStack() if way == 'gradient' else
+              getattr(zennit.composites, way)().context(network)):
+            x = torch.tensor(images, requires_grad=True)
+            logits = network(x)
+            at, seed = ([0, 1], TARGETS), torch.zeros_like(logits)
+            seed[at] = 1. if way == 'gradient' else logits[at].detach()
+            return torch.autograd.grad(logits, x, seed)[0].numpy()
+    return function, 0
 
-    def function(images, targets):
-        if way == 'gradient':
-            return attribute(network, images, targets)
-        composite = getattr(zennit.composites, way)()
-        with composite.context(network) as modified:
-            return attribute(modified, images, targets)
-    return function, 0.
-
-
-def child(which, way, folder):
-    from sides import serve
-    with np.load(os.path.join(folder, 'weights.npz')) as archive:
-        values = [archive[f'arr_{i}'] for i in range(52)]
-    images = np.load(os.path.join(folder, 'batch.npy'))
-    targets = np.int32([285, 967])  # the cat and the cup
-    make = function_here if which == 'here' else function_there
-    function, compiling = make(way, values)
-    np.save(os.path.join(folder, f'{which}-{way}.npy'),
-            function(images, targets))
-    serve({way: function}, images, targets, compiling=compiling)
-
-
-# In the parent.
 
 def main():
     import sides
-    parser = sides.parser(__doc__)
-    add = parser.add_argument
-    add('--torch-python', metavar='PATH',
-        help='an interpreter with torch and zennit')
-    add('--weights', metavar='PATH',
-        help='compressed_SqueezeNet.net (default: random)')
-    add('--rounds', type=int, default=10, metavar='N')
-    add('--child', nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.child:
-        return child(*args.child)
-    calls = [(which, way) for which in ('here', 'there') for way in WAYS
-             if which == 'here' or args.torch_python]
-    with tempfile.TemporaryDirectory() as folder:
-        np.savez(os.path.join(folder, 'weights.npz'),
-                 *[v.astype('float32') for v in arrays(args.weights)])
-        np.save(os.path.join(folder, 'batch.npy'),
-                photographs().astype('float32'))
-        with sides.children(__file__, args.torch_python, calls,
-                            folder) as processes:
-            answers = sides.in_turns([
-                (key, process, key[1])
-                for key, (process, _) in processes.items()], args.rounds)
-        compiling = {key: seconds for key, (_, seconds) in processes.items()}
-        results = {key: np.load(os.path.join(folder, '-'.join(key) + '.npy'))
-                   for key in calls}
-    seconds = {key: np.array(found)[:, 0] for key, found in answers.items()}
-    memory = {key: found[-1][1] for key, found in answers.items()}
+    args = sides.parsed(
+        sides.options(__doc__, 'zennit', 'compressed_SqueezeNet.net', 10),
+        here=function_here, there=function_there)
     print(f'SqueezeNet, 2 photographs, one thread, {args.rounds} rounds\n')
-    print('| | compile | / gradient | memory | / gradient | here | zennit | '
-          'here / zennit (quartiles) | difference |\n|' + '---|' * 9)
-    for way in WAYS:
-        a, key, plain = seconds['here', way], ('here', way), ('here', WAYS[0])
-        row = (f'| {way} | {compiling[key]:.1f} s '
-               f'| {compiling[key] / compiling[plain]:.1f} '
-               f'| {memory[key]:.0f} MB | {memory[key] / memory[plain]:.2f} '
-               f'| {np.median(a):.3f} s |')
-        if args.torch_python:
-            b, ours, theirs = (seconds['there', way], results[key],
-                               results['there', way])
-            low, middle, high = np.percentile(a / b, [25, 50, 75])
-            error = abs(ours - theirs).max() / abs(theirs).max()
-            row += (f' {np.median(b):.3f} s | {middle:.2f} ({low:.2f} to '
-                    f'{high:.2f}) | {error:.1e} |')
-        print(row)
+    sides.compare(__file__, args, WAYS, arrays(args.weights), photographs())
 
 
 if __name__ == '__main__':

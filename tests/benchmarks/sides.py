@@ -1,12 +1,15 @@
 """What the benchmarks share: clocks, and processes that compute in turns."""
 import argparse
-import contextlib
 import os
 import random
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
+
+import numpy as np
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..')
 
@@ -15,6 +18,12 @@ def parser(description):
     return argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def ratio(a, b):
+    """The median of a / b, and its quartiles."""
+    low, middle, high = np.percentile(np.divide(a, b), [25, 50, 75])
+    return f'{middle:.3f} ({low:.3f} to {high:.3f})'
 
 
 def peak():
@@ -44,13 +53,44 @@ def environment(flags='floatX=float32', **more):
         THEANO_FLAGS=joined(',', os.environ.get('THEANO_FLAGS'), flags), **more)
 
 
-def serve(functions, *batch, compiling=0.):
-    """In a child: compute what stdin names, line by line; answer each."""
+# Here and with PyTorch, in processes of their own.
+
+def options(description, package, weights, rounds):
+    parse = parser(description)
+    add = parse.add_argument
+    add('--torch-python', metavar='PATH',
+        help=f'an interpreter with torch and {package}')
+    add('--weights', metavar='PATH', help=weights + ' (default: random)')
+    add('--rounds', type=int, default=rounds, metavar='N')
+    add('--child', nargs=3, help=argparse.SUPPRESS)
+    return parse
+
+
+def load(path):
+    with np.load(path) as archive:
+        return [archive[f'arr_{i}'] for i in range(len(archive.files))]
+
+
+def parsed(parser, **makers):
+    """The arguments; but a child computes, once for each line of stdin.
+
+    ``makers[which](way, weights, batch)`` returns a function of nothing, and the
+    seconds that it took to compile.
+    """
+    args = parser.parse_args()
+    if not args.child:
+        return args
+    which, way, folder = args.child
+    function, compiling = makers[which](
+        way, os.path.join(folder, 'weights.npz'),
+        np.load(os.path.join(folder, 'batch.npy')))
+    np.save(os.path.join(folder, f'{which}-{way}.npy'), function())
     print('READY', compiling, flush=True)
-    for line in sys.stdin:
+    for _ in sys.stdin:
         start = time.perf_counter()
-        functions[line.strip()](*batch)
+        function()
         print('TIME', time.perf_counter() - start, peak(), flush=True)
+    sys.exit()
 
 
 def answer(process):
@@ -61,39 +101,51 @@ def answer(process):
     sys.exit(f'{process.args}: the process ended; its message is above')
 
 
-@contextlib.contextmanager
-def children(program, torch_python, calls, folder):
-    """Processes that `serve`, by their arguments, each with its first answer.
+def compare(program, args, ways, weights, batch):
+    """Print what each way takes, by the first, here and with PyTorch.
 
-    The arguments begin with 'here' or 'there', which is with `torch_python`.
-    One is ready before the next starts.
+    Return how far the results are apart.
     """
-    here, found = environment(), {}
-    there = {name: v for name, v in here.items() if name != 'PYTHONPATH'}
-    try:
-        for call in calls:
-            python, env = ((sys.executable, here) if call[0] == 'here'
-                           else (torch_python, there))
-            process = subprocess.Popen(
+    pythons = {'here': (sys.executable, environment())}
+    if args.torch_python:
+        pythons['there'] = args.torch_python, environment()
+        del pythons['there'][1]['PYTHONPATH']
+    calls = [(which, way) for which in pythons for way in ways]
+    processes, compiling, memory, results = {}, {}, {}, {}
+    seconds = {call: [] for call in calls}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        np.savez(os.path.join(folder, 'weights.npz'),
+                 *[v.astype('float32') for v in weights])
+        np.save(os.path.join(folder, 'batch.npy'), batch.astype('float32'))
+        for call in calls:  # one is ready before the next starts
+            python, env = pythons[call[0]]
+            processes[call] = stack.enter_context(subprocess.Popen(
                 [python, os.path.abspath(program), '--child', *call, folder],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env,
-                universal_newlines=True, bufsize=1)
-            found[call] = [process]
-            found[call] += answer(process)
-        yield found
-    finally:
-        for process, *_ in found.values():
-            process.stdin.close()
-            process.wait()
+                universal_newlines=True, bufsize=1))
+            (compiling[call],) = answer(processes[call])
+            results[call] = np.load(os.path.join(folder, '-'.join(call) + '.npy'))
+        for round in range(args.rounds + 1):
+            for call in random.sample(calls, len(calls)):
+                processes[call].stdin.write('\n')
+                took, memory[call] = answer(processes[call])
+                if round:  # the first warms up
+                    seconds[call].append(took)
 
-
-def in_turns(calls, rounds):
-    """The answers of each, by round; `calls`: key, process, line to write."""
-    answers = {key: [] for key, _, _ in calls}
-    for round in range(rounds + 1):
-        for key, process, line in random.sample(calls, len(calls)):
-            process.stdin.write(line + '\n')
-            found = answer(process)
-            if round:  # the first warms up
-                answers[key].append(found)
-    return answers
+    def cell(figures, *key):  # and by the first way
+        value, first = [np.median(figures[k]) for k in (key, (key[0], ways[0]))]
+        return f'{value:.4g} ({value / first:.2f})'
+    print('| | compile, s | memory, MB | here, s | PyTorch, s '
+          '| here / PyTorch (quartiles) | difference |\n|' + '---|' * 7)
+    errors = []
+    for way in ways:
+        row = [way, cell(compiling, 'here', way), cell(memory, 'here', way),
+               cell(seconds, 'here', way)]
+        if args.torch_python:
+            ours, theirs = results['here', way], results['there', way]
+            errors.append(abs(ours - theirs).max() / abs(theirs).max())
+            row += [cell(seconds, 'there', way),
+                    ratio(seconds['here', way], seconds['there', way]),
+                    f'{errors[-1]:.1e}']
+        print('|', ' | '.join(row), '|')
+    return errors
