@@ -568,7 +568,7 @@ def test_how_reports_are_drawn():
     assert axes.lines[0].get_linestyle() == 'None'
     assert np.array_equal(axes.lines[0].get_ydata(), np.arange(20) / 20)
     assert list(axes.get_xticks()) == list(range(20))
-    assert axes.get_legend().texts[0].get_text() == 'gradient'
+    assert axes.get_legend().texts[0].get_text() == ' gradient'
 
 
 def test_imports_nothing_that_it_may_not_need():

@@ -99,7 +99,7 @@ def test_a_class_that_does_not_exist(net):
 
 def test_outputs_of_other_shapes():
     x = T.dtensor4('x')
-    with pytest.raises(TypeError, match='function or a unit'):
+    with pytest.raises(TypeError, match='another target'):
         saliency_map(2 * x, input_var=x)
 
     def score(z):
@@ -187,7 +187,7 @@ def test_one_of_several_inputs():
         close(compiled(net, wrt=wrt)([X, B], LABELS), want[:, 4:], 'float64')
     maps = saliency_map(net, target=LABELS, input_var=b)
     close(value(maps, {a: X, b: B}), want[:, 4:], 'float64')
-    with pytest.raises(ValueError, match=r'one of \[a, b\], got a variable'):
+    with pytest.raises(ValueError, match=r'\[a, b\], got a variable'):
         saliency_map(net, input_var=T.dmatrix('c'))
     with pytest.raises(ValueError, match=r'depends on \[a\].*givens=\{a: '):
         compiled(net, input_var=b)
@@ -210,7 +210,7 @@ def test_inputs_of_one_variable():
 def test_inputs_of_one_name():
     f = compiled(ConcatLayer([InputLayer((None, 4), T.dmatrix(), name='a')
                               for _ in range(2)]))
-    with pytest.raises(ValueError, match=r"\['a', 'a'\]"):
+    with pytest.raises(TypeError, match=r"\['a', 'a'\]"):
         f({'a': X})
     assert len(f([X, X])) == 2
 
@@ -393,7 +393,7 @@ def test_an_input_layer_of_an_expression():
     network = DenseLayer(InputLayer((None, 4), x * y), 3, W, nonlinearity=None)
     maps = saliency_map(network, target=1, input_var=x)
     np.testing.assert_allclose(value(maps, {x: X, y: X}), X * W[:, 1])
-    with pytest.raises(ValueError, match=r'one of \[.*mul.*, x, y\], got a v'):
+    with pytest.raises(ValueError, match=r'\[.*mul.*, x, y\], got a v'):
         saliency_map(network, input_var=T.dmatrix('z'))
 
 
