@@ -360,6 +360,8 @@ def test_what_is_wanted_of_a_map(net, weights):
         np.testing.assert_allclose(every(X)[range(5), LABELS], numbers)
     with pytest.raises(TypeError, match='or reduce. to return a tensor'):
         saliency_map(net, reduce=T.sum)
+    with pytest.raises(TypeError, match='or reduce. to return a tensor'):
+        saliency_map(net, reduce=lambda m: np.ones((5, 4)))
 
 
 def test_arrays_of_several_inputs():
@@ -400,7 +402,8 @@ def test_random_draws_are_named():
         compiled(x * draw, input_var=x, givens={draw: T.ones_like(x)})
         saliency_map(dropout)
         saliency_map(x * 2, input_var=x, method='smoothgrad')
-    for choose in T.switch, ifelse:
+    for choose in (T.switch, ifelse,  # of one value, of two
+                   lambda c, u, v: sum(ifelse(c, [x, u], [x, v]))):
         for phase, *values in (1, x * draw, x), (0, x, x * draw):
             options = {'input_var': x, 'givens': {training: np.int8(phase)}}
             with warned('random draws', here=False):
