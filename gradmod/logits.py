@@ -7,13 +7,13 @@ from .graphs import conform, copy_node, scalar_op
 from .matching import bindings, patterns
 
 
-def _sum(z):
+def _sum_exp(z):
     return T.exp(z).sum(axis=1, keepdims=True)
 
 
-def _log_sum_from_largest(z):
+def _log_sum_exp(z):
     largest = z.max(axis=1, keepdims=True)
-    return largest + T.log(_sum(z - largest))
+    return largest + T.log(_sum_exp(z - largest))
 
 
 #: The ways in which people write them. A softmax is that of z - max(z), too.
@@ -26,10 +26,10 @@ SIGMOIDS = {
     '0.5 * (tanh(0.5 * z) + 1)': lambda z: .5 * (T.tanh(.5 * z) + 1),
 }
 SOFTMAXES = {
-    'exp(z) / sum(exp(z))': lambda z: T.exp(z) / _sum(z),
-    'z - log(sum(exp(z)))': lambda z: z - T.log(_sum(z)),
+    'exp(z) / sum(exp(z))': lambda z: T.exp(z) / _sum_exp(z),
+    'z - log(sum(exp(z)))': lambda z: z - T.log(_sum_exp(z)),
     'z - (max + log(sum(exp(z - max))))': lambda z: (
-        z - _log_sum_from_largest(z)),
+        z - _log_sum_exp(z)),
 }
 SHAPES = T.Reshape, DimShuffle, T.Flatten, T.Rebroadcast
 MONOTONE = scalar.Log, scalar.Exp, scalar.Clip, scalar.Cast

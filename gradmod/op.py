@@ -93,7 +93,7 @@ class GradientOverrideOp(OpFromGraph):
 
     def R_op(self, inputs, eval_points):
         raise NotImplementedError(f'{self} has no forward mode (theano.Rop): its '
-                                  'gradient is the derivative of nothing')
+                                  'gradient is an override')
 
 
 def expanded(node):
