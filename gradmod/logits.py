@@ -28,8 +28,7 @@ SIGMOIDS = {
 SOFTMAXES = {
     'exp(z) / sum(exp(z))': lambda z: T.exp(z) / _sum_exp(z),
     'z - log(sum(exp(z)))': lambda z: z - T.log(_sum_exp(z)),
-    'z - (max + log(sum(exp(z - max))))': lambda z: (
-        z - _log_sum_exp(z)),
+    'z - (max + log(sum(exp(z - max))))': lambda z: z - _log_sum_exp(z),
 }
 SHAPES = T.Reshape, DimShuffle, T.Flatten, T.Rebroadcast
 MONOTONE = scalar.Log, scalar.Exp, scalar.Clip, scalar.Cast
