@@ -218,7 +218,8 @@ class BatchNorm(L.Layer):
         self.axes = axes or [i for i in every if i != 1]
         shape = [self.input_shape[i] for i in every if i not in self.axes]
         for name in 'beta', 'gamma', 'mean', 'inv_std':  # some gammas below 0
-            setattr(self, name, self.add_param(values(*shape), shape, name))
+            setattr(self, name, self.add_param(
+                values(*shape).astype(theano.config.floatX), shape, name))
 
     def get_output_for(self, x, deterministic=False, **kwargs):
         kept = iter(range(x.ndim))
