@@ -139,18 +139,6 @@ def test_within_an_op_of_a_graph_or_a_rule():
         assert len(override_in(y, Times)[1]) == 1
 
 
-def test_a_relative_gets_its_own_rule_in_a_second_step():
-    def leaky(z):
-        return T.maximum(z, .25 * z)
-    x = T.fmatrix('x')
-    with pytest.warns(UserWarning, match=r'GuidedGradient\(f\)'):
-        new, _ = override_in(leaky(T.nnet.relu(x) - 3), Times)
-    new, report = override_in(new, gradmod.GuidedGradient(leaky))
-    assert len(report) == 1
-    np.testing.assert_array_equal(slopes(new, x, Z),
-                                  2 * np.where(Z > 3, 1, .25))
-
-
 @pytest.mark.usefixtures('no_compiler')
 def test_under_test_values():
     with change_flags(compute_test_value='raise'):

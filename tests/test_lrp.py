@@ -540,33 +540,22 @@ def test_nonnegative():
         assert v.min() >= 0
 
 
-DOTS = [(lrp.ZPlus(), 4, 2), (lrp.AlphaBeta(2, 1), 8, 4), (lrp.Gamma(), 9, 5),
-        (lrp.Epsilon(), 2, 2)]
-
-
-def test_what_is_known_to_be_0_is_not_computed():
-    for rule, all_of_it, half in DOTS:
-        for f, wanted in (tanh, all_of_it), (rectify, half):
-            net = L.DenseLayer(network_input(3), 3, name='below',
-                               nonlinearity=f)
-            net = L.DenseLayer(net, 2, name='above', nonlinearity=None)
-            with modified(net, lrp.Composite({'above': rule,
-                                              'below': lrp.Epsilon()})):
-                op = output(net).owner.op
-            dots = [node for node in io_toposort(
-                op.inputs + [op.output_grad], op.gradients[:1])
-                if isinstance(node.op, T.Dot)]
-            assert len(dots) == wanted
-
-
-@pytest.mark.parametrize('rule', [rule for rule, _, _ in DOTS] + [lrp.Flat()])
-def test_values_above_a_rectifier(rule):
+@pytest.mark.parametrize('rule, dots, fewer', [
+    (lrp.ZPlus(), 4, 2), (lrp.AlphaBeta(2, 1), 8, 4), (lrp.Gamma(), 9, 5),
+    (lrp.Epsilon(), 2, 2), (lrp.Flat(), 2, 2)])
+def test_what_is_known_to_be_0_is_not_computed(rule, dots, fewer):
+    """Above a rectifier; the values are the same."""
+    W, V, b, c = values(3, 3), values(3, 2), values(3), values(2)
     x, r = values(5, 3), values(5, 2)
-    W, V = values(3, 3), values(3, 2)
-    b, c = values(3), values(2)
-    net = L.DenseLayer(L.DenseLayer(network_input(3), 3, W=W, b=b), 2, W=V,
-                       b=c, nonlinearity=None)
-    h = plus(x @ W + b)
-    formula = FORMULA[repr(rule)]
-    close(relevance(net, lrp.Composite({lrp.linear: rule}), x, r),
-          formula(x, W, b, formula(h, V, c, r, V ** 0), W ** 0))
+    composite = lrp.Composite({'above': rule, 'below': lrp.Epsilon()})
+    for f, h, wanted in [(tanh, np.tanh(x @ W + b), dots),
+                         (rectify, plus(x @ W + b), fewer)]:
+        net = L.DenseLayer(network_input(3), 3, W=W, b=b, nonlinearity=f,
+                           name='below')
+        net = L.DenseLayer(net, 2, W=V, b=c, nonlinearity=None, name='above')
+        with modified(net, composite):
+            op = output(net).owner.op
+        nodes = io_toposort(op.inputs + [op.output_grad], op.gradients[:1])
+        assert sum(isinstance(node.op, T.Dot) for node in nodes) == wanted
+        close(relevance(net, composite, x, r), epsilon(
+            x, W, b, FORMULA[repr(rule)](h, V, c, r, V ** 0)))

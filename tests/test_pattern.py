@@ -214,36 +214,20 @@ def test_what_follows(wanted, build):
     assert rectified(layers[1], layers) is wanted
 
 
-def two_layers(W, f):
-    net = L.DenseLayer(network_input(2), 2, W=W, b=None, nonlinearity=f)
-    return L.DenseLayer(net, 1, W=np.ones((2, 1)), nonlinearity=None)
-
-
 @pytest.mark.parametrize('f, at_0, at_4', [
     (rectify, 0, 1), (lambda z: T.maximum(z, 0), 0, 1),
     (GuidedBackprop(rectify), 0, 1), (leaky_rectify, .505, 1),
     (tanh, 1, 1 - np.tanh(4) ** 2)], ids=range(5))
 def test_the_gate(f, at_0, at_4):
     """At 0 a rectifier is closed; others have the gradient of theirs."""
-    net = two_layers(np.array([[1., 1], [-1, 1]]), f)
+    W = np.array([[1., 1], [-1, 1]])
+    net = L.DenseLayer(network_input(2), 2, W=W, b=None, nonlinearity=f)
+    net = L.DenseLayer(net, 1, W=np.ones((2, 1)), nonlinearity=None)
     patterns = fit_patterns(net, values(30, 2))
     a, b = patterns.values()
     got = compile_saliency_function(net, PatternNet(patterns))(
         np.array([[2., 2]]))
     close(got, (a @ (b[:, 0] * [at_0, at_4]))[None])
-
-
-@pytest.mark.filterwarnings('ignore:of 30 maps')  # both units are closed
-def test_a_layer_of_its_own_may_be_the_gate():
-    W, images = values(2, 2), values(30, 2)
-    net = two_layers(W, rectify)
-    apart = L.DenseLayer(L.NonlinearityLayer(L.DropoutLayer(
-        two_layers(W, None).input_layer)), 1, W=np.ones((2, 1)),
-        nonlinearity=None)
-    close(*[maps(v, PatternNet(Patterns(dict(zip(
-        ['#1 DenseLayer', last], fit_patterns(v, images).statistics.values()
-    )))), images) for v, last in [(net, '#2 DenseLayer'),
-                                  (apart, '#4 DenseLayer')]])
 
 
 def test_sums_and_averages_keep_their_gradient():

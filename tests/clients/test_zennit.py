@@ -17,6 +17,8 @@ import torch
 from lasagne import layers as L
 from torch import nn
 
+from gradmod._theano import change_flags
+
 from ..benchmarks import relevance as squeezenet
 from ..benchmarks.peers import made_up_arrays
 from ..test_lrp import BatchNorm
@@ -89,12 +91,11 @@ def lasagne_of(module, net):
                 module.bias, module.weight, module.running_mean, inv_std)):
             parameter.set_value(array(v))
         return norm
-    if kind == 'AvgPool2d':
-        return L.Pool2DLayer(net, module.kernel_size, module.stride,
-                             mode='average_exc_pad')
-    if kind == 'MaxPool2d':
-        return L.Pool2DLayer(net, module.kernel_size, module.stride,
-                             ignore_border=not module.ceil_mode)
+    if kind in ('MaxPool2d', 'AvgPool2d'):
+        return L.Pool2DLayer(
+            net, module.kernel_size, module.stride,
+            ignore_border=not module.ceil_mode,
+            mode='max' if kind == 'MaxPool2d' else 'average_exc_pad')
     if kind == 'Fire':
         net = lasagne_of(module.squeeze, net)
         return L.ConcatLayer([lasagne_of(v, net) for v in module.expand])
@@ -120,19 +121,15 @@ def lasagne_of(module, net):
 
 
 def ours(module, x, seed, composite):
-    dtype = str(x.dtype)
-    variable = T.TensorType(dtype, [False] * x.ndim)('x')
-    floatX, theano.config.floatX = theano.config.floatX, dtype
-    try:
+    with change_flags(floatX=str(x.dtype)):
+        variable = T.TensorType(x.dtype, [False] * x.ndim)('x')
         net = lasagne_of(module, L.InputLayer((None,) + x.shape[1:], variable))
         with modified(net, composite):
             z = L.get_output(net, deterministic=True)
-        r = theano.grad(None, variable,
-                        known_grads={z: theano.shared(seed.astype(dtype))})
+        r = theano.grad(None, variable, known_grads={
+            z: theano.shared(seed.astype(x.dtype))})
         mode = theano.Mode('c|py', theano.config.optimizer)
         return theano.function([variable], [z, r], mode=mode)(x)
-    finally:
-        theano.config.floatX = floatX
 
 
 def theirs(module, x, seed, composite):
