@@ -28,10 +28,6 @@ def mlp():
     return out, x, weights, hidden
 
 
-def nodes_of(variables):
-    return io_toposort([], variables)
-
-
 SAMPLES = np.random.RandomState(1).randn(20, 4).astype('float32')
 SECOND = np.eye(3, dtype='float32')[np.ones(20, int)]  # output of each sample
 
@@ -98,15 +94,15 @@ def test_names_and_tags_are_kept_and_the_expression_stays():
     out, x, _, hidden = mlp()
     out.name, out.tag.note, hidden[1].tag.note = 'logits', 'mine', 'second'
     before = theano.printing.debugprint(out, file='str')
-    inputs = [list(node.inputs) for node in nodes_of([out])]
+    inputs = [list(node.inputs) for node in io_toposort([], [out])]
     new, _ = override_in(out, GuidedBackprop)
     assert (new.name, new.tag.note, new.type) == ('logits', 'mine', out.type)
-    (again,) = [n.outputs[0] for n in nodes_of([new])
+    (again,) = [n.outputs[0] for n in io_toposort([], [new])
                 if n.outputs[0].name == 'h1']
     assert again is not hidden[1] and again.tag.note == 'second'
     assert isinstance(again.owner.op, GradientOverrideOp)
     assert theano.printing.debugprint(out, file='str') == before
-    assert [list(node.inputs) for node in nodes_of([out])] == inputs
+    assert [list(node.inputs) for node in io_toposort([], [out])] == inputs
 
 
 def test_several_outputs():
@@ -246,8 +242,9 @@ def test_a_loop_without_a_match_stays():
                         (T.nnet.relu(x) + h[-1], 2 + 9)):  # and beside it
         new, report = override_in(y, Times)
         assert [m.scans for m in report] == [0]
-        assert [n for n in nodes_of([new]) if isinstance(n.op, Scan)] == [
-            n for n in nodes_of([h]) if isinstance(n.op, Scan)]
+        ours, given = [[n for n in io_toposort([], [v])
+                        if isinstance(n.op, Scan)] for v in (new, h)]
+        assert ours == given
         assert np.array_equal(slopes(new, x, [-1, 1]), [expected] * 2)
 
 

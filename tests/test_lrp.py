@@ -330,25 +330,21 @@ def small():
                         nonlinearity=softmax)
 
 
-def rules_of(net, composite):
-    with modified(net, composite) as report:
-        return [place.rule.rule for place in report
-                if isinstance(place.layer, L.DenseLayer)]
-
-
 def test_the_first_that_selects_a_layer_counts():
     net, flat, gamma = small(), lrp.Flat(), lrp.Gamma()
-    for key, chosen in [
-            ('below', [flat, gamma, gamma]), (net, [gamma, gamma, flat]),
-            (lrp.first(lrp.dense), [flat, gamma, gamma]),
-            (L.DenseLayer, [flat] * 3),
-            (lambda layer: getattr(layer, 'num_units', 0) == 4,
+    for rules, chosen in [
+            ({'below': flat}, [flat, gamma, gamma]),
+            ({net: flat}, [gamma, gamma, flat]),
+            ({L.DenseLayer: flat}, [flat] * 3),
+            ({lambda layer: getattr(layer, 'num_units', 0) == 4: flat},
              [flat, flat, gamma]),
-            (lrp.convolution, [gamma] * 3)]:
-        rules = lrp.Composite({key: flat, lrp.linear: gamma})
-        assert rules_of(net, rules) == chosen
-    rules = lrp.Composite({lrp.linear: gamma, 'below': flat})
-    assert rules_of(net, rules) == [gamma] * 3
+            ({lrp.first(lrp.dense): flat}, [flat, gamma, gamma]),
+            ({lrp.convolution: flat}, [gamma] * 3),
+            ({lrp.linear: gamma, 'below': flat}, [gamma] * 3)]:
+        rules = lrp.Composite({**rules, lrp.linear: gamma})
+        with modified(net, rules) as report:
+            assert [place.rule.rule for place in report
+                    if isinstance(place.layer, L.DenseLayer)] == chosen
     with pytest.raises(ValueError, match="'blow'.*perhaps you meant 'below'"):
         modified(net, lrp.EpsilonPlus(rules={'blow': flat}))
 

@@ -333,15 +333,13 @@ def test_patterns_of_another_network():
 
 
 def test_weights_that_differ_by_rounding_alone_are_the_same():
-    net, images = below(), values(9, 3)
-    patterns, W = fit_patterns(net, images), net.W.get_value()
+    net = below()
+    ((name, s),) = fit_patterns(net, values(9, 3)).statistics.items()
+    W = net.W.get_value() * 1e-3
     for factor, differs in (1, False), (1 + 2e-6, False), (1 + 2e-5, True):
-        net.W.set_value(factor * W * 1e-3)
-        small = Patterns({name: s._replace(W=W * 1e-3)
-                          for name, s in patterns.statistics.items()})
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter('always')
-            small.check({name: net.W.get_value() for name in small})
+            Patterns({name: s._replace(W=W)}).check({name: factor * W})
         assert any('fit them' in str(w.message) for w in seen) == differs
 
 
