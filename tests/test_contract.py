@@ -73,10 +73,6 @@ def exactly_equal(got, want):
                                   '%s\n%s' % (got, want))
 
 
-def product(x, y):
-    return x * y
-
-
 def first_of_product(inputs, out_grads):
     (x, y), (g,) = inputs, out_grads
     return [T.switch(y > 0, g, x), None]
@@ -94,7 +90,8 @@ def compiled(dtype, pattern):
     type = T.TensorType(dtype, pattern)
     z, y, g = type('z'), type('y'), type('g')
     values = [rule(f)(z) for rule, f, _ in RULES]
-    two = gradmod.override_gradient(product, first_of_product)(z, y)
+    two = gradmod.override_gradient(
+        lambda x, y: x * y, first_of_product)(z, y)
     gradients = [theano.grad(None, z, known_grads={v: g}) for v in values]
     gradients += theano.grad(None, [z, y], known_grads={two: g})
     mode = theano.Mode('py', 'fast_compile')
@@ -135,13 +132,13 @@ def gate(rule):
 
 DECONV = gradmod.DeconvNet(T.nnet.relu)
 GUIDED = gradmod.GuidedBackprop(lambda z: 2 * DECONV(z) - z)
+SUB, MUL = (lambda x, y, p: x - y), (lambda x, y, p: x * y)
+DOT = lambda z, p: z.dot(p['W'])
 STEPS = {
-    'sub': Step(2, lambda x, y, p: x - y, lambda x, y, p: x - y,
-                lambda x, y, p, g: ([g, -g], {})),
-    'mul': Step(2, lambda x, y, p: x * y, lambda x, y, p: x * y,
-                lambda x, y, p, g: ([g * y, g * x], {})),
-    'dot': Step(1, lambda z, p: T.dot(z, p['W']), lambda z, p: z.dot(p['W']),
-                lambda z, p, g: ([g.dot(p['W'].T)], {'W': z.T.dot(g)})),
+    'sub': Step(2, SUB, SUB, lambda x, y, p, g: ([g, -g], {})),
+    'mul': Step(2, MUL, MUL, lambda x, y, p, g: ([g * y, g * x], {})),
+    'dot': Step(1, DOT, DOT, lambda z, p, g: ([g.dot(p['W'].T)],
+                                              {'W': z.T.dot(g)})),
     'deconv': Step(1, lambda z, p: DECONV(z), lambda z, p: reference.relu(z),
                    gate(reference.deconv)),
     'nested': Step(1, lambda z, p: GUIDED(z), lambda z, p: abs(z),
@@ -153,8 +150,7 @@ STEPS = {
                   lambda z, p, g: (gate(reference.guided)(z, p, g)[0], {
                       'slope': np.where(z > 0, 0, g * z).sum(axis=0)})),
     'captured': Step(
-        2, lambda x, y, p: gradmod.DeconvNet(lambda x: x * y)(x),
-        lambda x, y, p: x * y,
+        2, lambda x, y, p: gradmod.DeconvNet(lambda x: x * y)(x), MUL,
         lambda x, y, p, g: ([reference.relu(g), g * x], {}))}
 PRODUCTS = 'mul', 'captured'
 steps = st.lists(st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 9),

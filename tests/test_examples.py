@@ -112,37 +112,7 @@ def compressed(weights, biases, codebooks):
     return np.array(counts, '<u4').tobytes() + body
 
 
-def sparse_weights(shapes):
-    """Weights, biases and codebooks; few weights are not the first's."""
-    rng = np.random.RandomState(0)
-    codebooks = [rng.permutation(256).astype('float32') + .5 for _ in shapes]
-    weights = [np.where(rng.rand(*shape) < .1, rng.choice(codebook, shape),
-                        codebook[0])
-               for shape, codebook in zip(shapes, codebooks)]
-    biases = [rng.randn(shape[0]).astype('float32') for shape in shapes]
-    return weights, biases, codebooks
-
-
-def test_compressed_weights(load):
-    decode = load('imagenet').decode
-    shapes = [(2, 3, 7, 7), (5, 2, 1, 1), (4, 7, 3, 3)]
-    weights, biases, codebooks = sparse_weights(shapes)
-    data = compressed(weights, biases, codebooks)
-    counts = np.frombuffer(data, '<u4', 3)
-    assert len(set(counts % 2)) == 2  # of an odd one, half a byte is unused
-    got = list(decode(data, shapes))
-    assert len(got) == 3
-    for (W, b), want_W, want_b in zip(got, weights, biases):
-        np.testing.assert_array_equal(W, want_W)
-        np.testing.assert_array_equal(b, want_b)
-    for wrong in data[:-1], data[:11], data + b'0':
-        with pytest.raises(ValueError):
-            list(decode(wrong, shapes))
-    with pytest.raises((ValueError, IndexError)):  # a gap beyond the end
-        list(decode(data[:-1] + b'\xff', shapes))
-
-
-def test_compressed_weights_in_the_network(load, tmp_path):
+def test_compressed_weights(load, tmp_path):
     import lasagne
     imagenet = load('imagenet')
     network = imagenet.build_network()
@@ -152,13 +122,27 @@ def test_compressed_weights_in_the_network(load, tmp_path):
     assert len(shapes) == 26 and sum(map(np.prod, shapes)) == 1244448
     assert shapes[:4] == [(96, 3, 7, 7), (16, 96, 1, 1), (64, 16, 1, 1),
                           (64, 16, 3, 3)]
-    weights, biases, codebooks = sparse_weights(shapes)
+    rng = np.random.RandomState(0)  # few weights are not the first's
+    codebooks = [rng.permutation(256).astype('float32') + .5 for _ in shapes]
+    weights = [np.where(rng.rand(*shape) < .1, rng.choice(codebook, shape),
+                        codebook[0])
+               for shape, codebook in zip(shapes, codebooks)]
+    biases = [rng.randn(shape[0]).astype('float32') for shape in shapes]
+    data = compressed(weights, biases, codebooks)
+    counts = np.frombuffer(data, '<u4', len(shapes))
+    assert len(set(counts % 2)) == 2  # of an odd one, half a byte is unused
     path = tmp_path / 'weights.net'
-    path.write_bytes(compressed(weights, biases, codebooks))
+    path.write_bytes(data)
     imagenet.load_weights(network, str(path))
     for layer, W, b in zip(layers, weights, biases):
         np.testing.assert_array_equal(layer.W.get_value()[..., ::-1, ::-1], W)
         np.testing.assert_array_equal(layer.b.get_value(), b)
+    # the last has gaps beyond the end
+    for wrong in data[:-1], data[:11], data + b'0', (
+            data[:-20] + 20 * b'\xff'):
+        path.write_bytes(wrong)
+        with pytest.raises(SystemExit, match='expected compressed_Squeeze'):
+            imagenet.load_weights(network, str(path))
 
 
 def percentages(*args):

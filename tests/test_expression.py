@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
+from lasagne.layers import get_all_layers, get_output
 
 import gradmod
 from gradmod import (RECTIFIERS, GuidedBackprop, ModifiedBackprop, RectGrad,
@@ -11,32 +12,23 @@ from gradmod import (RECTIFIERS, GuidedBackprop, ModifiedBackprop, RectGrad,
 from gradmod._theano import OpFromGraph, Scan, change_flags, io_toposort
 from gradmod.op import GradientOverrideOp
 
-from . import reference
+from . import models, reference
 from .models import OldRecipe
 from .test_matching import NO_RELU, PY, Times, W, Z, find, slopes
 
 pytestmark = pytest.mark.filterwarnings('error::UserWarning')
 
 
-def mlp(nonlinearity, depth=3):
+def mlp():
     """An expression, its input, its weights, and its hidden layers."""
-    rng = np.random.RandomState(0)
-    x = T.fmatrix('x')
-    weights = [(rng.randn(3, 3).astype('float32'),
-                rng.randn(3).astype('float32')) for _ in range(depth + 1)]
-    hidden = [x]
-    for i, (A, b) in enumerate(weights[:-1]):
-        hidden.append(nonlinearity(T.dot(hidden[-1], A) + b))
-        hidden[-1].name = f'h{i}'
-    return (T.dot(hidden[-1], weights[-1][0]) + weights[-1][1], x, weights,
-            hidden[1:])
+    net, weights = models.mlp('float32', nonlinearity=None)
+    x, *hidden, out = get_output(get_all_layers(net))
+    for i, h in enumerate(hidden):
+        h.name = f'h{i}'
+    return out, x, weights, hidden
 
 
-def nodes_of(variables):
-    return io_toposort([], variables)
-
-
-SAMPLES = np.random.RandomState(1).randn(20, 3).astype('float32')
+SAMPLES = np.random.RandomState(1).randn(20, 4).astype('float32')
 SECOND = np.eye(3, dtype='float32')[np.ones(20, int)]  # output of each sample
 
 
@@ -56,10 +48,10 @@ def check_maps(f, weights, rule, samples=SAMPLES):
     (gradmod.override_gradient(T.nnet.relu, lambda inputs, gs: [
         gs[0] * (gs[0] > 0)]), reference.deconv)])
 def test_what_is_a_rule(rule, expected):
-    out, x, weights, hidden = mlp(T.nnet.relu)
+    out, x, weights, hidden = mlp()
     new, report = override_in(out, rule)
     assert [m.output for m in report] == hidden
-    assert len({m.rule for m in report}) == 3
+    assert len({m.rule for m in report}) == 2
     for m in report:
         assert isinstance(m.rule, ModifiedBackprop) and m.rule.calls
     f = theano.function([x], [theano.grad(new[:, 1].sum(), x), new, out],
@@ -83,7 +75,7 @@ def test_what_is_none():
 # What comes back
 
 def test_gradients_with_respect_to_a_hidden_variable():
-    out, x, weights, hidden = mlp(T.nnet.relu)
+    out, x, weights, hidden = mlp()
     rectified = hidden[0]
     z = hidden[1].owner.inputs[1].owner.inputs[0]  # of 0.5 * (z + |z|)
     new, *among = override_in([out, rectified, z], GuidedBackprop)[0]
@@ -99,18 +91,18 @@ def test_gradients_with_respect_to_a_hidden_variable():
 
 
 def test_names_and_tags_are_kept_and_the_expression_stays():
-    out, x, _, hidden = mlp(T.nnet.relu)
+    out, x, _, hidden = mlp()
     out.name, out.tag.note, hidden[1].tag.note = 'logits', 'mine', 'second'
     before = theano.printing.debugprint(out, file='str')
-    inputs = [list(node.inputs) for node in nodes_of([out])]
+    inputs = [list(node.inputs) for node in io_toposort([], [out])]
     new, _ = override_in(out, GuidedBackprop)
     assert (new.name, new.tag.note, new.type) == ('logits', 'mine', out.type)
-    (again,) = [n.outputs[0] for n in nodes_of([new])
+    (again,) = [n.outputs[0] for n in io_toposort([], [new])
                 if n.outputs[0].name == 'h1']
     assert again is not hidden[1] and again.tag.note == 'second'
     assert isinstance(again.owner.op, GradientOverrideOp)
     assert theano.printing.debugprint(out, file='str') == before
-    assert [list(node.inputs) for node in nodes_of([out])] == inputs
+    assert [list(node.inputs) for node in io_toposort([], [out])] == inputs
 
 
 def test_several_outputs():
@@ -141,18 +133,6 @@ def test_within_an_op_of_a_graph_or_a_rule():
     y = OpFromGraph([z], [T.nnet.relu(z)])(T.nnet.relu(x) - 1)
     with pytest.warns(UserWarning, match='inside of 1 times OpFromGraph'):
         assert len(override_in(y, Times)[1]) == 1
-
-
-def test_a_relative_gets_its_own_rule_in_a_second_step():
-    def leaky(z):
-        return T.maximum(z, .25 * z)
-    x = T.fmatrix('x')
-    with pytest.warns(UserWarning, match=r'GuidedGradient\(f\)'):
-        new, _ = override_in(leaky(T.nnet.relu(x) - 3), Times)
-    new, report = override_in(new, gradmod.GuidedGradient(leaky))
-    assert len(report) == 1
-    np.testing.assert_array_equal(slopes(new, x, Z),
-                                  2 * np.where(Z > 3, 1, .25))
 
 
 @pytest.mark.usefixtures('no_compiler')
@@ -262,8 +242,9 @@ def test_a_loop_without_a_match_stays():
                         (T.nnet.relu(x) + h[-1], 2 + 9)):  # and beside it
         new, report = override_in(y, Times)
         assert [m.scans for m in report] == [0]
-        assert [n for n in nodes_of([new]) if isinstance(n.op, Scan)] == [
-            n for n in nodes_of([h]) if isinstance(n.op, Scan)]
+        ours, given = [[n for n in io_toposort([], [v])
+                        if isinstance(n.op, Scan)] for v in (new, h)]
+        assert ours == given
         assert np.array_equal(slopes(new, x, [-1, 1]), [expected] * 2)
 
 
@@ -271,10 +252,9 @@ def test_a_loop_without_a_match_stays():
 
 @pytest.mark.parametrize('form', list(RECTIFIERS))
 def test_a_gradient_is_refused(form):
-    f = RECTIFIERS[form]
-    x = T.fmatrix('x')
-    loops = [(recurrent(f, x), x)] * (form != 'maximum(x, 0)')  # see the Notes
-    for y, x in [mlp(f, 2)[:2], (f(x - 1), x)] + loops:
+    f, x = RECTIFIERS[form], T.fmatrix('x')
+    loops = [recurrent(f, x)] * (form != 'maximum(x, 0)')  # see the Notes
+    for y in [T.dot(f(T.dot(f(x), Z)), W), f(x - 1)] + loops:
         for rule in GuidedBackprop, GuidedBackprop(f):
             with pytest.raises(ValueError, match='part of a gradient through '
                                '.*apply the rule first, then take the grad'):
@@ -284,8 +264,7 @@ def test_a_gradient_is_refused(form):
 def test_what_is_there_instead_is_named():
     y = T.maximum(T.fmatrix('x') - 1, 0)
     for words, rule, options in [
-            ('expected relu in the expression, found none, but 1 times '
-             'maximum.x, 0.: perhaps you meant match=gradmod.RECTIFIERS, or a',
+            ('relu in .* none, but 1 times maximum.* match=gradmod.RECTIFIERS',
              GuidedBackprop(T.nnet.relu), {}),
             ('found 1 times maximum.x, 0., all refused by select',
              GuidedBackprop, {'select': lambda m: False}),
@@ -298,9 +277,8 @@ def test_what_is_there_instead_is_named():
     y = T.fmatrix('x')
     for f in (T.tanh, T.exp, T.sqr, T.cos, T.sin, T.log, T.sqrt, T.tan, T.erf):
         y = f(y)
-    with pytest.raises(ValueError, match='found none among 1 times') as error:
+    with pytest.raises(ValueError, match='among (1 times Elemwise{.*){8}'):
         override_in(y, GuidedBackprop)
-    assert str(error.value).count('1 times Elemwise{') == 8
 
 
 @pytest.mark.skipif(gradmod.compat.is_pymc(), reason='no variable of '

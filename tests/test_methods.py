@@ -8,16 +8,18 @@ from gradmod.saliency import METHODS
 from gradmod._theano import change_flags
 
 from . import reference
-from .models import (CLASSES, LABELS, OPTIONS, P, X, Model, best, close,
+from .models import (CLASSES, LABELS, OPTIONS, P, PY, X, Model, best, close,
                      compiled, convnet, mlp, restated, saliency_input, value)
 
 pytestmark = pytest.mark.usefixtures('no_compiler')
 
 
-@pytest.mark.parametrize('rule, dtype', [
-    (None, 'float64'), (GuidedBackprop, 'float32')], ids=['plain', 'guided'])
+@pytest.mark.parametrize('rule, dtype, mode', [
+    (None, 'float64', PY), (GuidedBackprop, 'float32', PY), pytest.param(
+        GuidedBackprop, 'float32', 'FAST_RUN', marks=pytest.mark.slow)],
+    ids=['plain', 'guided', 'C'])
 @pytest.mark.parametrize('method', sorted(OPTIONS))
-def test_methods(method, rule, dtype):
+def test_methods(method, rule, dtype, mode):
     net, weights = mlp(dtype)
     model, options = Model(weights, rule), OPTIONS[method]
     images = X.astype(dtype)
@@ -26,13 +28,13 @@ def test_methods(method, rule, dtype):
     predicted = best(model, images)
     assert len(set(predicted)) > 1
 
-    f = compiled(net, rule, method=method, **options)
+    f = compiled(net, rule, method=method, mode=mode, **options)
     close(f(images), every[predicted, range(5)], dtype)
     close(f(images, 'max'), every[predicted, range(5)], dtype)
     close(f(images, 1), every[1], dtype)
     close(f(images, LABELS.tolist(), batch_size=2), every[LABELS, range(5)],
           dtype)
-    f = compiled(net, rule, 'all', method, **options)
+    f = compiled(net, rule, 'all', method, mode=mode, **options)
     close(f(images, batch_size=2), every.swapaxes(0, 1), dtype)
 
 
@@ -47,19 +49,6 @@ def test_a_function_as_the_target(net, weights, method):
         maps = saliency_map(net, None, lambda z: (2 * z[:, 1] - z[:, 2]).sum(),
                             method, **OPTIONS[method])
         close(value(maps, {saliency_input(net): X}), 2 * one - two, 'float64')
-
-
-@pytest.mark.slow
-def test_in_c():
-    net, weights = mlp('float32')
-    images = X.astype('float32')
-    model = Model(weights, GuidedBackprop)
-    for method in sorted(OPTIONS):
-        want = restated(method, model, images, best(model, images),
-                        **OPTIONS[method])
-        f = compiled(net, GuidedBackprop, method=method, mode='FAST_RUN',
-                     **OPTIONS[method])
-        close(f(images), want, 'float32')
 
 
 def test_smoothgrad_has_the_class_of_the_image_but_the_function_of_a_copy():

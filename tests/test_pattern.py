@@ -1,4 +1,5 @@
 """Patterns and maps against their formulas in numpy, one unit at a time."""
+import copy
 import functools
 import pickle
 import warnings
@@ -16,7 +17,7 @@ from gradmod.pattern import (PatternAttribution, PatternNet, Patterns,
                              fit_patterns, rectified)
 
 from .test_lrp import (LAYERS, MASTER, MODE, RNG, BatchNorm, close,
-                       network_input, of, values)
+                       matrix, network_input, of, plus, values)
 
 
 @pytest.fixture(autouse=True)
@@ -50,66 +51,57 @@ def vgg():
               name='four')
 
 
-class Slow:
-    """It in numpy, with what patterns and maps are."""
+def restated(layer, images, positive):
+    """Its pattern: the x of a weight is what the layer makes of it alone."""
+    layer, W = copy.copy(layer), layer.W.get_value()
+    layer.W, layer.nonlinearity = theano.shared(W), lambda z: z
+    x = T.TensorType('float64', (False,) * images.ndim)()
+    z = theano.function([x], layer.get_output_for(x), mode=MODE)
+    axis = -1 if isinstance(layer, L.DenseLayer) else 1
 
-    def __init__(self, net):
-        self.weights = [
-            (W[:, :, ::-1, ::-1] if W.ndim == 4 else W, b) for W, b in
-            zip(*[iter(L.get_all_param_values(net))] * 2)]
+    def rows(weights):
+        layer.W.set_value(weights)
+        v = np.moveaxis(z(images), axis, 0)
+        return v.reshape(len(v), -1)
+    ys, biases = rows(W), rows(0 * W)
+    weights = [[] for _ in ys]  # of each unit: numbers and inputs
+    for k in range(W.size):
+        xs = rows(np.eye(W.size)[k].reshape(W.shape)) - biases
+        for unit in {*np.nonzero(xs)[0]}:  # none where all x are 0
+            weights[unit].append((k, xs[unit]))
+    pattern = np.zeros(W.shape)
+    for y, pairs in zip(ys, weights):
+        k, xs = zip(*pairs)
+        pattern.flat[[*k]] = formula(np.array(xs).T, y, W.flat[[*k]], positive)
+    return pattern
 
-    def convolve(self, x, W, b):
-        """Places (top, left) and, for each, patches and outputs."""
-        size = W.shape[-1]
-        for i in range(x.shape[2] - size + 1):
-            for j in range(x.shape[3] - size + 1):
-                patch = x[:, :, i:i + size, j:j + size].reshape(len(x), -1)
-                yield i, j, patch, patch @ W.reshape(len(W), -1).T + b
 
-    def forward(self, images):
-        """Of each layer: rows of inputs, rows of outputs, and the image."""
-        (W1, b1), (W2, b2), (W3, b3), (W4, b4) = self.weights
-        padded = np.pad(images, [(0, 0), (0, 0), (1, 1), (1, 1)])
-        h1 = np.zeros((len(images), 3, 6, 6))
-        rows = [[], []]
-        for i, j, patch, y in self.convolve(padded, W1, b1):
-            rows[0].append((patch, y))
-            h1[:, :, i, j] = np.maximum(y, 0)
-        pooled = h1.reshape(-1, 3, 3, 2, 3, 2).max(axis=(3, 5))
-        h2 = np.zeros((len(images), 4, 2, 2))
-        for i, j, patch, y in self.convolve(pooled, W2, b2):
-            rows[1].append((patch, y))
-            h2[:, :, i, j] = np.maximum(y, 0)
-        flat = h2.reshape(len(images), -1)
-        y3 = flat @ W3 + b3
-        y4 = np.maximum(y3, 0) @ W4 + b4
-        return [tuple(map(np.concatenate, zip(*r))) for r in rows] + [
-            (flat, y3), (np.maximum(y3, 0), y4)], (padded, h1, pooled, h2)
-
-    def patterns(self, images):
-        for k, (xs, ys) in enumerate(self.forward(images)[0]):
-            W = self.weights[k][0]
-            units = W if W.ndim == 4 else W.T
-            a = np.array([formula(xs, ys[:, i], units[i].ravel(), k < 3)
-                          for i in range(len(units))])
-            yield a.reshape(W.shape) if W.ndim == 4 else a.T
-
-    def map(self, image, patterns, attribution):
-        rows, (padded, h1, pooled, h2) = self.forward(image[None])
-        A = [a * W if attribution else a
-             for a, (W, _) in zip(patterns, self.weights)]
-        y4 = rows[3][1][0]
-        r = A[3][:, y4.argmax()] * y4.max()
-        r = (A[2] @ (r * (rows[2][1][0] > 0))).reshape(4, 2, 2)
-        below = np.zeros((3, 3, 3))
-        for u, i, j in zip(*np.nonzero(h2[0] > 0)):
-            below[:, i:i + 2, j:j + 2] += A[1][u] * r[u, i, j]
-        result = np.zeros((2, 8, 8))
-        for u, i, j in zip(*np.nonzero(h1[0] > 0)):
-            if h1[0, u, i, j] == pooled[0, u, i // 2, j // 2]:
-                result[:, i:i + 3, j:j + 3] += (
-                    A[0][u] * below[u, i // 2, j // 2])
-        return result[:, 1:-1, 1:-1]
+def restated_maps(net, images, Ws):
+    """By matrices: up with a layer's own weights, down with these."""
+    up, down = {}, {}
+    for layer in map(copy.copy, L.get_all_layers(net)):
+        if layer.name:
+            up[layer.name] = matrix(layer)[:2]
+            layer.W = theano.shared(Ws[layer.name])
+            down[layer.name] = matrix(layer)[0]
+    for image in images:
+        h, factors = image.ravel(), []
+        for layer in L.get_all_layers(net):
+            if layer.name:
+                A, b = up[layer.name]
+                z = h @ A + b
+                h, on = plus(z), (z > 0) | (layer is net)
+                factors.append(down[layer.name] * on)
+            elif isinstance(layer, L.MaxPool2DLayer):
+                blocks = np.arange(h.size).reshape(3, 3, 2, 3, 2).swapaxes(
+                    2, 3).reshape(27, 4)
+                best = blocks[range(27), h[blocks].argmax(axis=1)]
+                factors.append(np.eye(h.size)[:, best])
+                h = h[best]
+        r = z * (z == z.max())
+        for factor in factors[::-1]:
+            r = factor @ r
+        yield r.reshape(image.shape)
 
 
 @functools.lru_cache(None)
@@ -121,15 +113,17 @@ def fitted():
 
 
 def test_patterns_and_maps():
-    (net, images, patterns), slow = fitted(), Slow(fitted()[0])
-    assert [*patterns] == ['one', 'two', 'three', 'four']
-    wanted = list(slow.patterns(images))
-    for name, a in zip(patterns, wanted):
-        close(patterns[name], a[:, :, ::-1, ::-1] if a.ndim == 4 else a)
-    for composite in PatternNet(patterns), PatternAttribution(patterns):
-        close(maps(net, composite, images[:3]), np.array([
-            slow.map(image, wanted, isinstance(composite, PatternAttribution))
-            for image in images[:3]]))
+    net, images, patterns = fitted()
+    layers = [layer for layer in L.get_all_layers(net) if layer.name]
+    assert [*patterns] == [layer.name for layer in layers]
+    for layer in layers:
+        x = L.get_output(layer.input_layer, images, deterministic=True).eval()
+        close(patterns[layer.name], restated(layer, x, layer is not net))
+    for composite, Ws in [
+            (PatternNet, patterns), (PatternAttribution, {
+                v.name: v.W.get_value() * patterns[v.name] for v in layers})]:
+        close(maps(net, composite(patterns), images[:3]),
+              np.array([*restated_maps(net, images[:3], Ws)]))
 
 
 def test_parts_of_the_data_add_up():
@@ -166,34 +160,10 @@ def test_saving(tmp_path):
     (rectify,) + row for row in LAYERS + MASTER
     if row[0] != 'LocallyConnected2DLayer'])
 def test_layers(f, name, shape, kwargs):
-    """The x of a weight is what the layer makes of that weight alone, of 1."""
     layer = of(network_input(*shape), name, nonlinearity=f, **kwargs)
-    images, W = values(12, *shape), layer.W.get_value()
+    images = values(12, *shape)
     (a,) = fit_patterns(layer, images, batch_size=5).values()
-    x, axis = layer.input_layer.input_var, 1
-    if name == 'DenseLayer':
-        axis = len(layer.output_shape) - 1
-    layer.nonlinearity = lambda z: z
-    z = theano.function([x], layer.get_output_for(x), mode=MODE)
-
-    def rows():
-        v = np.moveaxis(z(images), axis, 0)
-        return v.reshape(len(v), -1)
-    ys = rows()
-    if layer.b is not None:
-        layer.b.set_value(0 * layer.b.get_value())
-    weights = [[] for _ in ys]  # of each unit: numbers and inputs
-    for k in range(W.size):
-        layer.W.set_value(np.eye(W.size)[k].reshape(W.shape))
-        xs = rows()
-        (unit,) = {*np.nonzero(xs)[0]}
-        weights[unit].append((k, xs[unit]))
-    wanted = np.zeros(W.size)
-    for y, pairs in zip(ys, weights):
-        k, xs = zip(*pairs)
-        wanted[[*k]] = formula(np.array(xs).T, y, W.ravel()[[*k]],
-                               f is rectify)
-    close(a, wanted.reshape(W.shape))
+    close(a, restated(layer, images, f is rectify))
 
 
 @pytest.mark.parametrize('f', [rectify, tanh])
@@ -224,10 +194,6 @@ def below(f=None):
     return L.DenseLayer(network_input(3), 3, nonlinearity=f)
 
 
-def sum_with_itself(layer):
-    return L.ElemwiseSumLayer([layer, layer])
-
-
 @pytest.mark.parametrize('wanted, build', [
     (True, lambda: below(rectify)), (True, lambda: below(T.nnet.relu)),
     (True, lambda: below(lambda z: T.maximum(z, 0))),
@@ -239,7 +205,7 @@ def sum_with_itself(layer):
     (False, lambda: below(softmax)), (False, lambda: below(leaky_rectify)),
     (False, lambda: BatchNorm(below())),
     (False, lambda: L.NonlinearityLayer(below(tanh))),
-    (False, lambda: L.NonlinearityLayer(sum_with_itself(below()))),
+    (False, lambda: L.NonlinearityLayer(L.ElemwiseSumLayer([below()] * 2))),
     (False, lambda: (lambda v: L.ElemwiseSumLayer(
         [v, L.NonlinearityLayer(v)]))(below())),
     (False, lambda: L.NonlinearityLayer(L.FeaturePoolLayer(below(), 3)))])
@@ -248,36 +214,20 @@ def test_what_follows(wanted, build):
     assert rectified(layers[1], layers) is wanted
 
 
-def two_layers(W, f):
-    net = L.DenseLayer(network_input(2), 2, W=W, b=None, nonlinearity=f)
-    return L.DenseLayer(net, 1, W=np.ones((2, 1)), nonlinearity=None)
-
-
 @pytest.mark.parametrize('f, at_0, at_4', [
     (rectify, 0, 1), (lambda z: T.maximum(z, 0), 0, 1),
     (GuidedBackprop(rectify), 0, 1), (leaky_rectify, .505, 1),
     (tanh, 1, 1 - np.tanh(4) ** 2)], ids=range(5))
 def test_the_gate(f, at_0, at_4):
     """At 0 a rectifier is closed; others have the gradient of theirs."""
-    net = two_layers(np.array([[1., 1], [-1, 1]]), f)
+    W = np.array([[1., 1], [-1, 1]])
+    net = L.DenseLayer(network_input(2), 2, W=W, b=None, nonlinearity=f)
+    net = L.DenseLayer(net, 1, W=np.ones((2, 1)), nonlinearity=None)
     patterns = fit_patterns(net, values(30, 2))
     a, b = patterns.values()
     got = compile_saliency_function(net, PatternNet(patterns))(
         np.array([[2., 2]]))
     close(got, (a @ (b[:, 0] * [at_0, at_4]))[None])
-
-
-@pytest.mark.filterwarnings('ignore:of 30 maps')  # both units are closed
-def test_a_layer_of_its_own_may_be_the_gate():
-    W, images = values(2, 2), values(30, 2)
-    net = two_layers(W, rectify)
-    apart = L.DenseLayer(L.NonlinearityLayer(L.DropoutLayer(
-        two_layers(W, None).input_layer)), 1, W=np.ones((2, 1)),
-        nonlinearity=None)
-    close(*[maps(v, PatternNet(Patterns(dict(zip(
-        ['#1 DenseLayer', last], fit_patterns(v, images).statistics.values()
-    )))), images) for v, last in [(net, '#2 DenseLayer'),
-                                  (apart, '#4 DenseLayer')]])
 
 
 def test_sums_and_averages_keep_their_gradient():
@@ -383,15 +333,13 @@ def test_patterns_of_another_network():
 
 
 def test_weights_that_differ_by_rounding_alone_are_the_same():
-    net, images = below(), values(9, 3)
-    patterns, W = fit_patterns(net, images), net.W.get_value()
+    net = below()
+    ((name, s),) = fit_patterns(net, values(9, 3)).statistics.items()
+    W = net.W.get_value() * 1e-3
     for factor, differs in (1, False), (1 + 2e-6, False), (1 + 2e-5, True):
-        net.W.set_value(factor * W * 1e-3)
-        small = Patterns({name: s._replace(W=W * 1e-3)
-                          for name, s in patterns.statistics.items()})
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter('always')
-            small.check({name: net.W.get_value() for name in small})
+            Patterns({name: s._replace(W=W)}).check({name: factor * W})
         assert any('fit them' in str(w.message) for w in seen) == differs
 
 

@@ -17,9 +17,11 @@ import torch
 from lasagne import layers as L
 from torch import nn
 
-from .. import internals
+from gradmod._theano import change_flags
+
 from ..benchmarks import relevance as squeezenet
 from ..benchmarks.peers import made_up_arrays
+from ..test_lrp import BatchNorm
 
 zennit = squeezenet.import_zennit()
 import zennit.canonizers  # noqa: E402
@@ -37,9 +39,7 @@ RULES = {'Epsilon': (.1,), 'ZPlus': (), 'AlphaBeta': (3, 2), 'Gamma': (.7,),
 
 
 @pytest.fixture
-def little_c_code(monkeypatch):
-    """C code for convolutions and pools alone: most of the time goes there."""
-    internals.little_c_code(monkeypatch)
+def fast_compile(little_c_code, monkeypatch):
     monkeypatch.setattr(theano.config, 'optimizer', 'fast_compile')
 
 
@@ -60,22 +60,6 @@ class Shortcut(nn.Module):
     def forward(self, x):
         n = x.shape[1] // 2
         return nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, n, n))
-
-
-class BatchNorm(L.Layer):
-    """As people wrote it for Lasagne 0.1."""
-
-    def __init__(self, incoming, norm):
-        super().__init__(incoming)
-        self.scale = array(norm.weight) / np.sqrt(
-            array(norm.running_var) + norm.eps)
-        self.mean, self.beta = array(norm.running_mean), array(norm.bias)
-
-    def get_output_for(self, x, **kwargs):
-        pattern = ['x', 0] + ['x'] * (x.ndim - 2)
-        scale, mean, beta = (T.constant(v).dimshuffle(pattern) for v in (
-            self.scale, self.mean, self.beta))
-        return (x - mean) * scale + beta
 
 
 def array(parameter):
@@ -101,10 +85,20 @@ def lasagne_of(module, net):
         f = dict(ReLU=lasagne.nonlinearities.rectify, Tanh=T.tanh)[kind]
         return L.NonlinearityLayer(net, f)
     if 'BatchNorm' in kind:
-        return BatchNorm(net, module)
+        norm = BatchNorm(net)
+        inv_std = (module.running_var + module.eps) ** -.5
+        for parameter, v in zip(norm.params, (
+                module.bias, module.weight, module.running_mean, inv_std)):
+            parameter.set_value(array(v))
+        return norm
     if kind in ('MaxPool2d', 'AvgPool2d'):
-        mode = 'max' if kind == 'MaxPool2d' else 'average_exc_pad'
-        return L.Pool2DLayer(net, module.kernel_size, module.stride, mode=mode)
+        return L.Pool2DLayer(
+            net, module.kernel_size, module.stride,
+            ignore_border=not module.ceil_mode,
+            mode='max' if kind == 'MaxPool2d' else 'average_exc_pad')
+    if kind == 'Fire':
+        net = lasagne_of(module.squeeze, net)
+        return L.ConcatLayer([lasagne_of(v, net) for v in module.expand])
     if kind == 'AdaptiveAvgPool2d':
         return L.GlobalPoolLayer(net)
     if kind == 'Flatten':
@@ -127,22 +121,15 @@ def lasagne_of(module, net):
 
 
 def ours(module, x, seed, composite):
-    dtype = str(x.dtype)
-    variable = T.TensorType(dtype, [False] * x.ndim)('x')
-    floatX, theano.config.floatX = theano.config.floatX, dtype
-    try:
-        net = module if isinstance(module, L.Layer) else lasagne_of(
-            module, L.InputLayer((None,) + x.shape[1:], variable))
-        if net is module:
-            variable = L.get_all_layers(net)[0].input_var
+    with change_flags(floatX=str(x.dtype)):
+        variable = T.TensorType(x.dtype, [False] * x.ndim)('x')
+        net = lasagne_of(module, L.InputLayer((None,) + x.shape[1:], variable))
         with modified(net, composite):
             z = L.get_output(net, deterministic=True)
-        r = theano.grad(None, variable,
-                        known_grads={z: theano.shared(seed.astype(dtype))})
+        r = theano.grad(None, variable, known_grads={
+            z: theano.shared(seed.astype(x.dtype))})
         mode = theano.Mode('c|py', theano.config.optimizer)
         return theano.function([variable], [z, r], mode=mode)(x)
-    finally:
-        theano.config.floatX = floatX
 
 
 def theirs(module, x, seed, composite):
@@ -153,15 +140,11 @@ def theirs(module, x, seed, composite):
     return z.detach().numpy(), r.numpy()
 
 
-def difference(a, b):
-    return abs(a - b).max() / abs(b).max()
-
-
 def check(module, x, seed, our_composite, their_composite, bound):
     """Both outputs and both relevances agree."""
     pairs = zip(ours(module, x, seed, our_composite),
                 theirs(module, x, seed, their_composite))
-    errors = [difference(a, b) for a, b in pairs]
+    errors = [abs(a - b).max() / abs(b).max() for a, b in pairs]
     print(errors)
     assert max(errors) < bound
 
@@ -220,7 +203,7 @@ def merging(name, **kwargs):
 
 @pytest.mark.parametrize('composite', COMPOSITES)
 @pytest.mark.parametrize('name', NETWORKS)
-def test_composites(name, composite, little_c_code):
+def test_composites(name, composite, fast_compile):
     kwargs = COMPOSITES[composite]
     check(*network(name), getattr(lrp, composite)(**kwargs),
           merging(composite, **kwargs), 1e-10)
@@ -228,7 +211,7 @@ def test_composites(name, composite, little_c_code):
 
 @pytest.mark.parametrize('rule', RULES)
 @pytest.mark.parametrize('name', NETWORKS)
-def test_rules(name, rule, little_c_code):
+def test_rules(name, rule, fast_compile):
     """In all linear layers."""
     module, x, seed = network(name)
     for i, part in enumerate(module):  # PyTorch's gradient has one winner
@@ -242,27 +225,10 @@ def test_rules(name, rule, little_c_code):
 
 # In float32, on networks that were trained.
 
-def top(z):
-    """The largest logit, as relevance to start with."""
-    return z * (z == z.max(axis=1, keepdims=True))
-
-
-@pytest.mark.parametrize('composite', COMPOSITES)
-def test_squeezenet(composite):
-    values = [v.astype('float32') for v in squeezenet.arrays(
-        os.environ.get('GRADMOD_SQUEEZENET_WEIGHTS'))]
-    x = squeezenet.photographs().astype('float32')
-    kwargs = dict(COMPOSITES[composite])
-    if kwargs:
-        kwargs.update(low=-123., high=151.)
-    module = squeezenet.torch_network(values)
-    seed = top(module(torch.tensor(x)).numpy())
-    net = squeezenet.lasagne_network(T.tensor4('x', 'float32'), values)
-    errors = [difference(a, b) for a, b in zip(
-        ours(net, x, seed, getattr(lrp, composite)(**kwargs)),
-        theirs(module, x, seed, merging(composite, **kwargs)))]
-    print(errors)
-    assert max(errors) < 1e-5
+def compressed():
+    arrays = squeezenet.arrays(os.environ.get('GRADMOD_SQUEEZENET_WEIGHTS'))
+    module = squeezenet.torch_network(v.astype('float32') for v in arrays)
+    return module, squeezenet.photographs(), dict(low=-123., high=151.)
 
 
 def resnet():
@@ -290,19 +256,21 @@ def resnet():
                       nn.ReLU()]
     dense = nn.Linear(64, 10)
     dense.weight.data, dense.bias.data = [torch.tensor(v.T) for v in arrays]
-    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                         dense).float().eval()
+    module = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                           dense).float().eval()
+    x = squeezenet.photographs()[:, ::-1, 2:226, 2:226].reshape(
+        2, 3, 32, 7, 32, 7).mean(axis=(3, 5)) / 255
+    return module, x, dict(low=-1., high=1.)
 
 
 @pytest.mark.parametrize('composite', COMPOSITES)
-def test_resnet(composite):
-    module = resnet()
-    x = squeezenet.photographs()[:, ::-1, 2:226, 2:226].reshape(
-        2, 3, 32, 7, 32, 7).mean(axis=(3, 5)).astype('float32') / 255
-    kwargs = dict(COMPOSITES[composite])
-    if kwargs:
-        kwargs.update(low=-1., high=1.)
+@pytest.mark.parametrize('trained', [compressed, resnet])
+def test_trained_networks(trained, composite):
+    module, x, bounds = trained()
+    x, kwargs = x.astype('float32'), COMPOSITES[composite]
+    kwargs = {**kwargs, **bounds} if kwargs else {}
     with torch.no_grad():
-        seed = top(module(torch.tensor(x)).numpy())
+        z = module(torch.tensor(x)).numpy()
+    seed = z * (z == z.max(axis=1, keepdims=True))  # the largest logit
     check(module, x, seed, getattr(lrp, composite)(**kwargs),
           merging(composite, **kwargs), 1e-5)
