@@ -301,11 +301,12 @@ def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
             maps if isinstance(maps, (list, tuple)) else [maps]))
     elif titles is None:
         titles = list(maps)
-    titles = [] if titles is None else ['image', *map(str, titles)]
+    titles = [] if titles is None else list(map(str, titles))
     labels = [] if labels is None else list(map(str, labels))
-    if len(titles) not in (0, 1 + len(maps)) or len(labels) not in (0, n):
+    if len(titles) not in (0, len(maps)) or len(labels) not in (0, n):
         raise ValueError(f'plot_saliency: expected {len(maps)} titles and {n} '
-                         f'labels, got {titles[1:]} and {labels}')
+                         f'labels, got {titles} and {labels}')
+    titles = ['image'] * bool(titles and space != 'T') + titles
     views = [_as_nhwc(f'plot_saliency: maps[{key!r}]', array, data_format,
                       images.shape[:-1], space,
                       {1, channels if space == 'T' else 3})[1]
@@ -562,12 +563,12 @@ def _draw_grid(columns, titles, labels, size, colorbar, signals=None):
     else:
         h, width = (ceil(DPI * size * d) for d in (signals.shape[1] / 2, 3))
         w = round(width / signals.shape[2]) * signals.shape[2] or width
-        dpi, titles = DPI, titles[1:]
+        dpi = DPI
     margin, gap = ceil(0.08 * dpi), ceil(0.075 * dpi)
     figure, size_of = _new_figure(dpi)
     # The largest width and height, with a margin, or 0 without texts.
     (title_width, top), (left, label_height) = np.ceil([np.max(
-        [(0, 0)] + [size_of(text) + margin for text in texts], axis=0)
+        [np.zeros(2)] + [size_of(text) + margin for text in texts], axis=0)
         for texts in (titles, labels)]).astype(int)
     # From a column to the next, and from a row to the next.
     dx, dy = max(w + gap, title_width), max(h + gap, label_height)

@@ -298,7 +298,8 @@ def assert_apart(figure, *texts):
 @pytest.mark.parametrize('colorbar', [True, False])
 @pytest.mark.parametrize('titles, labels', [
     (None, None), (['longer than the colour bar'] * 2, None),
-    (None, ['some\nlines\nof\ntext'] * 2)])
+    (None, ['some\nlines\nof\ntext'] * 2),
+    (['longer than the colour bar'] * 2, ['label'] * 2)])
 def test_grid(colorbar, titles, labels):
     figure = plot_saliency(ZEROS, [ZEROS] * 2, titles, labels, size=.3,
                            colorbar=colorbar)
@@ -309,20 +310,26 @@ def test_grid(colorbar, titles, labels):
     across, down = np.diff(left[:, 0]) - 50, np.diff(top[0]) - 40
     assert titles or (9 < across).all() and (across < 16).all()
     assert labels or (9 < down).all() and (down < 16).all()
+    assert titles or abs(2 * (top[0, 0] - 13) - (down[0] - 12)) < 4
     end = figure.bbox.max - (left[2, 0] + 50, top[0, 1] + 40)
     if colorbar:  # below the maps
         x, y, width, height = boxes(figure)[6]
         assert x == left[1, 0] and y > top[0, 1] + 40
         assert width >= 160 and 9 < height < 16
+        assert 30 < figure.bbox.height - y - height < 50
     else:
-        assert not titles or abs(left[0, 0] - end[0]) < 3
-        assert labels or titles or all(
-            9 < margin < 16 for margin in (left[0, 0], top[0, 0], end[1]))
+        assert labels or not titles or abs(left[0, 0] - end[0]) < 3
+        assert labels or titles or 9 < left[0, 0] < 16 and np.ptp(
+            [left[0, 0], top[0, 0], end[1]]) < .5
     assert_apart(figure, *[text for axes in figure.axes for text in (
         axes.title, axes.yaxis.label) if text.get_text()])
     assert not figure.texts  # by which it measured
     for spine in figure.axes[0].spines.values():
         np.testing.assert_allclose(spine.get_edgecolor()[:3], .7)
+
+
+def test_an_image_is_an_inch_by_default():
+    assert boxes(plot_saliency(ZEROS, ZEROS))[0][2] == 160
 
 
 @pytest.mark.parametrize('h, w, size', [
@@ -558,12 +565,13 @@ def test_lines_of_words(colorbar):
     assert texts[-1].get_text() == 'two lines'
     patches = [text.get_bbox_patch() for text in texts]
     assert_apart(figure, *patches, labels[0], labels[1], labels[3])
-    boxes = [patch.get_window_extent() for patch in patches]
-    left = boxes[0].x0
-    for a, b in zip(boxes[:30], boxes[1:30]):  # a line goes as far as it may
+    extents = [patch.get_window_extent() for patch in patches]
+    left = extents[0].x0
+    for a, b in zip(extents[:30], extents[1:30]):  # a line goes as far as it may
         below = b.y0 < a.y0 - 1
         assert below == (a.x1 + (b.x1 - b.x0) > left + 3 * 160 - 12)
         assert abs(b.x0 - left) < .1 if below else 4 < b.x0 - a.x1 < 10
+        assert not below or 30 < a.y0 - b.y0 < 40
     firsts = [texts[i] for i in (0, 30, 33, 34)]
     x, y = np.transpose([t.get_position() for t in labels]) * figure.bbox.max[
         :, np.newaxis]
@@ -573,7 +581,13 @@ def test_lines_of_words(colorbar):
     assert (np.diff(y) < -45).all() and labels[0].get_ha() == 'right'
     height = labels[0].get_window_extent().height
     assert abs(texts[30].get_window_extent().height - height) < 1  # no formula
-    assert len(figure.axes) == colorbar
+    if colorbar:
+        ((x, y, width, height),) = boxes(figure)
+        assert abs(x - left) < 6 and 9 < height < 16
+        assert 9 < figure.bbox.width - x - width < 16
+        assert 30 < figure.bbox.height - y - height < 50
+    else:
+        assert not figure.axes and abs(y[-1] - 26) < .5
 
 
 @pytest.mark.parametrize('words, saliency, kwargs', [
@@ -611,7 +625,7 @@ VOLUME = np.zeros((4, 4, 4))
     (Z - .5, Z, {}, '-0.5'), (Z + np.nan, Z, {}, 'nan'),
     (Z, Z, {'kind': 'sign'}, 'absolute'),
     (Z, Z, {'kind': 'rgb', 'cmap': 'gray'}, 'cmap'),
-    (Z, Z, {'titles': ['a', 'b']}, 'titles'), (Z, Z, {'titles': []}, 'titles'),
+    (Z, Z, {'titles': ['a', 'b']}, 'titles'),
     (ZEROS, ZEROS, {'labels': ['a']}, 'labels'),
     (Z, Z, {'spatial_dims': 4}, 'spatial'), (Z, Z, {'slices': 2}, 'slices'),
     ((2, 4, 9), np.zeros((2, 3, 9)), S, 'maps[0]'),

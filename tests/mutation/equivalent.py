@@ -159,6 +159,10 @@ EQUIVALENT = {
          'it divides 0', '1 => 2'),
         ('places, y = [], 0  # of base lines, from the upper left corner',
          STYLE, '0 => 1', '0 => -1'),
+        ('f\'{", ".join("N" + space)} are {like or "any"}, got {array.shape}\')',
+         WORDS, 'or => and'),
+        ('if left < x and x + w > left + width * DPI:',
+         'no line is filled to the dot', 'w > => w >='),
         ('left = right = 2 * margin + ceil(max(size_of(text)[0] for text in '
          'labels))',
          STYLE, '2 * => 3 *', '2 * => 1 *'),
