@@ -185,7 +185,7 @@ def _channels_first(maps, others, data_format):
     if both.ndim < 5:
         return both
     if data_format is None and both.shape[-1] <= 4 < min(both.shape[2:-1]):
-        raise ValueError(f'maps of shape {both.shape[1:]} may have channels '
+        raise ValueError(f'maps of shape {np.shape(maps)} may have channels '
                          'last: expected data_format to be given')
     return np.moveaxis(both, axis, 2)
 

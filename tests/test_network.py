@@ -22,7 +22,8 @@ import gradmod
 from gradmod import lrp
 from gradmod import (DeconvNet, GuidedBackprop, GuidedGradient,
                      ModifiedBackprop, ZeroBackprop)
-from gradmod.network import BY_ITSELF, NOT_KNOWN, Place, modified
+from gradmod.network import (BY_ITSELF, NOT_KNOWN, Place, find_layers,
+                             modified)
 
 from .models import PY, OldRecipe
 
@@ -327,6 +328,16 @@ def test_nothing_selected(rule, select):
     layer(net, '0').nonlinearity = net.nonlinearity = sigmoid
     said = refused(net, rule, select)
     assert 'nothing' in said and 'around' not in said
+
+
+def test_layers_by_their_names():
+    names = {1: 'a', 2: 'b', 3: 'a'}
+    assert find_layers('a', names) == [1, 3]
+    for wanted in 2, 'b':
+        assert find_layers(wanted, names, one=True) == [2]
+    for wanted, one, count in ('a', True, 2), ('c', False, 0), (4, True, 0):
+        with pytest.raises(ValueError, match=f'the name of {count}'):
+            find_layers(wanted, names, one)
 
 
 def test_layers_that_are_not_there_or_have_nothing():

@@ -111,6 +111,9 @@ EQUIVALENT = {
         ('return list(values) if isinstance(x, list) else values[0]', ONE),
         ('count = sequences[0].shape[0]', 'all are of one length', '[0]. => [-1].'),
     ],
+    'network': [
+        ('name = names[find_layers(selector, names)[0]]', 'all have that name'),
+    ],
     'op': [
         ('parents = parents_since(inputs[0])',
          'nothing is made between the stand-ins'),
@@ -201,6 +204,9 @@ EQUIVALENT = {
         ('size = fixed[0] if fixed else n', 'all are the same'),
     ],
     'sanity': [
+        ('figure = Figure((panels * max(3.5, 1 + .2 * steps), 4),', STYLE,
+         '3.5 => 4.5', '3.5 => 2.5', '1 + => 2 +', '.2 => 1.2', '4) => 5)',
+         '4) => 3)'),
         ('batch_size=64, **options):', 'a matter of time'),
         ('zero=~maps.reshape(len(maps), -1).any(axis=1),', UNKNOWN),
         ("_cosine(*np.array([a, b], 'float64').reshape(2, -1))", UNKNOWN),
