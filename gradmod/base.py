@@ -91,8 +91,8 @@ class ModifiedBackprop:
 
     def __init__(self, nonlinearity):
         if not callable(nonlinearity):
-            raise TypeError(f'{type(self).__name__}: expected a function before '
-                            f'its options, got {describe(nonlinearity)}')
+            raise TypeError(f'{type(self).__name__}: expected a function first, '
+                            f'options by name, got {describe(nonlinearity)}')
         self.nonlinearity = nonlinearity
         self.ops = {}
 
@@ -176,6 +176,9 @@ class ModifiedBackprop:
         ValueError
             If the nonlinearity or `grad` draws random numbers.
         """
+        if 'ops' not in vars(self):
+            raise TypeError(f'{type(self).__name__}.__init__: expected it to '
+                            'call super().__init__(nonlinearity)')
         self.calls += 1
         inputs = [x if isinstance(x, TensorVariable) else T.as_tensor_variable(
             float(x) if isinstance(x, int) else x) for x in inputs]
@@ -199,8 +202,8 @@ class ModifiedBackprop:
         if isinstance(y, (list, tuple)) and len(y) == 1:
             (y,) = y
         if not is_float_tensor(y):
-            raise TypeError(f'{self!r}: expected one float tensor (see .astype) of '
-                            f'{name_of(self.nonlinearity)}, got {describe(y)}')
+            raise TypeError(f'{self!r}: expected {name_of(self.nonlinearity)} to give '
+                            f'a float tensor (see .astype), got {describe(y)}')
         y = T.as_tensor_variable(y)
         return GradientOverrideOp(
             stand_ins, [y if inputs == stand_ins else move_to_device(y)],

@@ -189,8 +189,8 @@ def _cam(score, x, data_format, resize, weights, alike=False):
     """A map by its weights; layer and input have to be alike to compare them."""
     A = score.layer
     if not (is_float_tensor(A) and A.ndim > 2):
-        raise TypeError('expected layer to be of shape (samples, channels, ...), '
-                        f'after a convolution or pooling, got {describe(A)}')
+        raise TypeError('expected a layer of shape (samples, channels, ...), as '
+                        f'after a convolution, got {describe(A)}: say layer')
     if isinstance(x, list):
         raise TypeError('expected one input, got several: say which by wrt')
     alike |= resize

@@ -1,6 +1,5 @@
 """What a rule does to a gradient, in numbers."""
 from contextlib import suppress
-from types import SimpleNamespace
 
 import numpy as np
 import theano
@@ -13,7 +12,7 @@ from .report import table
 VALUES = np.array([-np.inf, -2, -1, -0., 0, 1, 2, np.inf, np.nan])
 
 
-class GradientReport(SimpleNamespace):
+class GradientReport:
     """What `check_gradient` found; prints as a table.
 
     Attributes
@@ -32,6 +31,9 @@ class GradientReport(SimpleNamespace):
     z, g : arrays of shape (n,)
         The inputs and incoming gradients that were tried.
     """
+
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
 
     def __repr__(self):
         used = {None: 'it has no grad of its own',

@@ -16,7 +16,7 @@ from .report import Report
 # Lasagne is imported inside of functions: gradmod does not need it otherwise.
 
 RECTIFYING = re.compile('rectif|elu|softplus', re.IGNORECASE)  # by the name
-NOT_KNOWN = 'not known to be ReLU: select=[None, it], or see override_in'
+NOT_KNOWN = 'not known to be ReLU; select it, or see override_in'
 BY_ITSELF = 'may rectify by itself; see override_in'
 HEADINGS = 'layer', 'attribute', 'nonlinearity'
 
@@ -299,12 +299,12 @@ def named_layers(network):
             for i, layer in enumerate(layers)}
 
 
-def find_layers(wanted, names, one=False):
+def find_layers(wanted, names, what='the layers', one=False):
     """What is wanted, itself or by its name; of one name, several if not `one`."""
     found = [layer for layer, name in names.items() if wanted in (layer, name)]
     if not found or one and len(found) > 1:
-        raise ValueError(f'expected a layer, got {describe(wanted)}, the name of '
-                         f'{len(found)}: {perhaps(wanted, [*names.values()])}')
+        raise ValueError(f'expected one of {what}, got {describe(wanted)}, which '
+                         f'fits {len(found)}: {perhaps(wanted, [*names.values()])}')
     return found
 
 
@@ -430,11 +430,13 @@ def _warnings(rows, rule, told):
         return
     examples = {p.label: f'{p.label} (in {p.name})' for p in alike}
     around = '.around' * isinstance(rule, ModifiedBackprop)
+    kept = any(p.attribute for p in alike)
     yield (f'{name_of(rule)} replaces rectifiers, but leaves alone what may '
            f'be some, too: {", ".join(examples.values())}. To leave them alone: '
-           'select=lambda place: place.is_rectifier. To replace a function f, '
-           f'too: rule{around} with select=[None, f] (GuidedGradient keeps slopes '
-           'below zero); override_in reaches what layers compute by themselves')
+           'select=lambda place: place.is_rectifier. '
+           + f'To replace a function f, too: rule{around} with select=[None, f]; '
+           'GuidedGradient keeps slopes below zero. ' * kept
+           + 'override_in reaches what layers compute by themselves')
 
 
 def _nothing(rule, where, rows):

@@ -11,7 +11,7 @@ from math import ceil
 import numpy as np
 
 try:
-    from matplotlib import figure as mpl_figure, style
+    from matplotlib import figure as mpl_figure, rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex
@@ -32,9 +32,12 @@ COLOURS = {  # an odd number of them, so that one is in the middle, for 0
 NOT_FINITE = (1, 0, 1)  # magenta, which none of them has
 LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue are (BT.601)
 FRAME = '0.7'  # the grey of lines
-STYLE = ['default', {  # whatever the user's settings are
+STYLE = {  # not the user's settings, but for fonts and colours
+    'figure.autolayout': False, 'figure.constrained_layout.use': False,
     'font.size': 9, 'axes.titlesize': 'medium', 'axes.titlepad': 4,
-    'axes.edgecolor': FRAME, 'lines.linewidth': .8}]
+    'axes.labelsize': 'medium', 'axes.labelpad': 4, 'axes.edgecolor': FRAME,
+    'xtick.labelsize': 7, 'xtick.major.size': 2, 'xtick.major.pad': 2,
+    'lines.linewidth': .8}
 ROWS = 32  # more are slow to draw, and nobody looks at them
 DPI = 160
 TINY = 1e-4  # of a dot; matplotlib rounds figures down, and images up
@@ -334,7 +337,7 @@ def plot_saliency(images, maps, titles=None, labels=None, kind='signed',
                          percentile, limit, cmap, 'channels_last')
         rgb = rgb.reshape(view.shape[:-1] + (3,))[rows]
         columns.append(overlay * rgb + (1 - overlay) * grey)
-    with style.context(STYLE):
+    with rc_context(STYLE):
         figure, bar_axes = _draw_grid(columns, titles, labels, size, colorbar,
                                       signals)
         if colorbar:
@@ -413,7 +416,7 @@ def plot_words(words, saliency, labels=None, kind='signed', percentile=100,
         rgb = map_to_rgb(values.T, kind, percentile, limit, cmap)[0]
         ink = np.where(rgb.dot(LUMA) < 0.5, 'white', 'black')
         rows.append(list(zip(map(str, sentence), values[:, 0], rgb, ink)))
-    with style.context(STYLE):
+    with rc_context(STYLE):
         figure, bar_axes = _draw_words(rows, labels, width, colorbar)
         if colorbar:
             _draw_colorbar(bar_axes, kind, percentile, limit, cmap)
@@ -597,7 +600,7 @@ def _draw_grid(columns, titles, labels, size, colorbar, signals=None):
                 _draw_signal(axes, column[row], signals[row])
             axes.set(xticks=[], yticks=[])
             if titles and row == 0:
-                axes.set_title(titles[i])
+                axes.set_title(titles[i], loc='center')
             if labels and i == 0:
                 axes.set_ylabel(labels[row], rotation='horizontal',
                                 ha='right', va='center')
@@ -664,9 +667,9 @@ def _draw_colorbar(axes, kind, percentile, limit, cmap):
     axes.figure.colorbar(
         ScalarMappable(Normalize(ticks[0], high),
                        COLOURS[kind] if cmap is None else cmap),
-        cax=axes, orientation='horizontal', ticks=ticks,
+        cax=axes, orientation='horizontal', ticks=ticks, extendfrac=0.03,
         extend=('both' if signed else 'max') if clipped else 'neither')
-    axes.tick_params(color=FRAME, labelsize='small')
+    axes.tick_params(color=FRAME)
     texts = axes.set_xticklabels(['\u2212' + name] * signed + ['0', name])
     texts[0].set_ha('left')
     texts[-1].set_ha('right')

@@ -491,9 +491,10 @@ class SaliencyFunction:
             If an argument is not of the kind described. A dtype that does not
             fit is an error rather than cast.
         ValueError
-            If a shape does not fit, a class does not exist, an image is not
-            finite (a rule could turn a NaN into a map that looks right), or
-            there is not one score and one map for each image.
+            If a shape or the dtype of `out` does not fit, a class does not
+            exist, an image is not finite (a rule could turn a NaN into a map
+            that looks right), or there is not one score and one map for each
+            image.
         AssertionError
             If a class does not exist, for an expression, whose number of
             classes is not known before.
@@ -583,13 +584,14 @@ class SaliencyFunction:
                 and set(values) == set(names)):
             return [values[name] for name in names]
         if not isinstance(values, (list, tuple)) or len(values) != len(names):
+            got = [*values] if isinstance(values, Mapping) else describe(values)
             raise TypeError(f'expected a list of {len(names)} arrays, or a dict '
-                            f'of {names}, got {describe(values)}')
+                            f'of {names}, got {got}')
         return values
 
     def _check_images(self, images, wanted):
         if not isinstance(getattr(images, 'shape', None), tuple):
-            images = np.asarray(images)
+            images = np.stack(images)
             # Python's numbers have no dtype: of integers, only their values.
             if images.dtype.kind in 'iuf' and (wanted.dtype in T.float_dtypes or (
                     images == images.astype(wanted.dtype)).all()):
@@ -628,8 +630,8 @@ class SaliencyFunction:
         if (len(maps) > 1 or out.shape != v.shape  # or filled in part
                 or not np.can_cast(v.dtype, out.dtype, 'same_kind')):
             raise ValueError(f'expected out to be of shape {v.shape} and a dtype '
-                             f'for {v.dtype}, for one map alone, got {out.shape} '
-                             f'and {out.dtype}')
+                             f'for {v.dtype}, for one map alone, got '
+                             f'{np.shape(out)}, {getattr(out, "dtype", None)}')
 
     def _compute(self, arrays, start, fixed):
         n = len(arrays[0])

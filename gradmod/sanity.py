@@ -573,13 +573,13 @@ def plot_reports(reports):
         for title, report in reports.items():
             axes.plot([1] * len(start) + list(report.mean(measure)),
                       '.-' if first.cascading else '.',
-                      label=f' {title}')  # "_" would hide it
+                      label=' ' + ' '.join(str(title).split()))  # "_" hides it
         axes.axhline(0, color='.7')
         axes.set(title=measure, xticks=range(len(ticks)))
         if known:
             axes.set_ylim(-1.05, 1.05)
-        axes.set_xticklabels(ticks, rotation='vertical', fontsize='small')
-    axes.legend(fontsize='small')
+        axes.set_xticklabels(ticks, rotation='vertical', fontsize=7)
+    axes.legend(fontsize=7)
     return figure
 
 
@@ -650,7 +650,7 @@ def _steps(network, x, layers):
         default = [v for v in get_all_layers(network)[::-1] if v in parts]
 
     def find(wanted):
-        (part,) = find_layers(wanted, names, one=True)
+        (part,) = find_layers(wanted, names, 'those with parameters', one=True)
         return names[part], parts[part]
 
     if isinstance(layers, Mapping):

@@ -115,7 +115,8 @@ class Score:
             self._target = self._target[1:]
             self._layers = {v: names[v] for v in get_all_layers(self._network)}
         self._wrt, self._layer = [
-            find_layers(v, self._layers, one=True)[0] if v is not None else v
+            v if v is None else find_layers(
+                v, self._layers, 'the layers below what is explained', one=True)[0]
             for v in (self._wrt, self._layer)]
         known = {v.input_var: (v.name, tuple(v.shape)) for v in self._layers
                  if isinstance(v, InputLayer)}

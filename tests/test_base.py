@@ -197,6 +197,10 @@ def test_what_a_subclass_may_define():
         def __init_subclass__(cls, key):
             cls.key = key
     assert type('Mine', (ModifiedBackprop, Keeper), {}, key=3).key == 3
+    Forgetful = type('Forgetful', (ModifiedBackprop,), {
+        '__init__': lambda self, factor: None, 'ops': {}})
+    with pytest.raises(TypeError, match='Forgetful.*super'):
+        Forgetful(2)(T.fvector())
     with pytest.raises(NotImplementedError, match='ModifiedBackprop.*define'):
         ModifiedBackprop(relu)(T.fmatrix())
 

@@ -174,9 +174,9 @@ def test_what_gradcam_refuses():
     some = T.nnet.conv2d(x, CONVOLUTION)[:, :2]  # of the channels
     at(some, some.sum(axis=(1, 2, 3)), x, data_format=None,
        function=saliency_map)
-    with pytest.raises(TypeError, match='expected layer .* got NoneType'):
+    with pytest.raises(TypeError, match='got NoneType .*: say layer'):
         saliency_map(convnet(), method='gradcam')
-    with pytest.raises(TypeError, match='expected layer to be of shape .*matrix'):
+    with pytest.raises(TypeError, match='expected a layer of shape .*matrix'):
         saliency_map(mlp()[0], method='gradcam', layer='first')
 
 

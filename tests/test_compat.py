@@ -230,6 +230,8 @@ def test_a_wrong_library_does_not_work(library, tmp_path):
             # the last number alone
             dict(gemm=RIGHT + ' + (i + 1 == *m && j + 1 == *n)'),
             dict(gemm='a[p + i * *k] * b[j + p * *n]'),
+            dict(gemm='a[i + (*k - 1 - p) * *lda] * b[p + j * *ldb]'),
+            dict(gemm='a[i + p / 8 * 8 * *lda] * b[p + j * *ldb]'),
             dict(config='OpenBLAS 0.3.21 USE64BITINT'),
             *(dict(without=name) for name in (
                 'openblas_get_config', 'openblas_get_num_threads',

@@ -336,8 +336,8 @@ def test_layers_by_their_names():
     for wanted in 2, 'b':
         assert find_layers(wanted, names, one=True) == [2]
     for wanted, one, count in ('a', True, 2), ('c', False, 0), (4, True, 0):
-        with pytest.raises(ValueError, match=f'the name of {count}'):
-            find_layers(wanted, names, one)
+        with pytest.raises(ValueError, match=f'fits {count}'):
+            find_layers(wanted, names, one=one)
 
 
 def test_layers_that_are_not_there_or_have_nothing():

@@ -368,7 +368,8 @@ assert 'matplotlib.pyplot' not in sys.modules
     {'figure.autolayout': True, 'image.origin': 'lower', 'image.cmap': 'jet',
      'image.interpolation': 'bilinear', 'image.aspect': 'auto',
      'axes.grid': True, 'figure.dpi': 50},
-    {'figure.constrained_layout.use': True}])
+    {'figure.constrained_layout.use': True, 'savefig.facecolor': 'black',
+     'figure.facecolor': 'black', 'text.color': 'white'}])
 def test_settings_of_the_user_do_not_spoil_the_picture(settings):
     with rc_context(settings):
         figure = plot_saliency(IMAGE, QUADRANTS, titles=['a'])
@@ -377,6 +378,22 @@ def test_settings_of_the_user_do_not_spoil_the_picture(settings):
         figure.canvas.draw()
     box = figure.axes[1].get_window_extent()
     assert abs(box.width - box.height) < .01
+    # whose fonts and colours count, for texts and pages alike
+    color = settings.get('text.color', 'black')
+    assert figure.axes[1].title.get_color() == color
+
+
+def test_the_fonts_of_the_user():
+    with rc_context({'font.size': 30, 'font.sans-serif': ['DejaVu Sans Mono'],
+                     'axes.titlesize': 'x-large', 'xtick.labelsize': 30}):
+        figure = plot_saliency(ZEROS, ZEROS, ['iiiiiiiiiiiiiiiiiiiiiiiiiiii'],
+                               ['iiiiiiiiiiiiiii', 'b'], size=.3)
+        title, label = figure.axes[1].title, figure.axes[0].yaxis.label
+        assert_apart(figure, title, label)
+        assert title.get_fontname() == 'DejaVu Sans Mono'
+        figure = plot_words([['iiiiiiiiiiiiiiiii', 'b']], [[1, 2]], ['iiiiiiii'])
+        assert_apart(figure, *[
+            text.get_bbox_patch() or text for text in figure.texts])
 
 
 def test_the_figure_can_be_pickled_and_shown_by_a_notebook():

@@ -416,7 +416,7 @@ def test_the_variables_of_an_expression():
     g.set_value(permute(g.get_value(), np.random.RandomState([0, 1])))
     assert_array_equal(
         some.maps[1], gradmod.compile_saliency_function(output, **how)(X))
-    for bad, words in ('V', 'name of 2'), (mean, 'variable .*the name of 0'):
+    for bad, words in ('V', 'fits 2'), (mean, 'variable .*fits 0'):
         with pytest.raises(ValueError, match=words):
             run(output, X, layers=[bad], **how)
 
@@ -456,8 +456,8 @@ def test_channels_last():
     (dict(method='gradcamp'), ValueError, 'method'),
     *((dict(layers=layers), ValueError, message) for layers, message in [
         (['frst'], "meant 'first'"), ([3], "'first', 'same'"),
-        ([InputLayer((1, 2))], 'got InputLayer'), (['#0 InputLayer'], 'of 0'),
-        ({'it': ['first', 'same']}, 'name of 2'), ([['first']], 'got list'),
+        ([InputLayer((1, 2))], 'got InputLayer'), (['#0 InputLayer'], 'fits 0'),
+        ({'it': ['first', 'same']}, 'fits 2'), ([['first']], 'got list'),
         ({}, 'nothing to randomize')])])
 def test_bad_arguments(net, kwargs, error, message):
     for layer in get_all_layers(net)[2:4]:
@@ -554,7 +554,7 @@ def test_how_reports_are_drawn():
     low, high = own.get_ylim()
     assert -.002 < low <= 0 and .02 <= high < .022
     legend = own.get_legend()
-    assert [t.get_text() for t in legend.texts] == [' _a\nb', ' c']
+    assert [t.get_text() for t in legend.texts] == [' _a b', ' c']
     assert [h.get_color() for h in legend.get_lines()] == [
         line.get_color() for line in axes.lines[:2]]
     alone, less = report_of([[.5], [.2], [.1]], False), report_of([[0]], False)

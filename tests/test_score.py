@@ -26,9 +26,9 @@ def test_wrong_layers():
     twice = DenseLayer(DenseLayer(InputLayer((None, 3)), 4, name='a'), 5,
                        name='a')
     for network, layer, says in [
-            (2 * x, T.exp(x), 'not made from'), (twice, 'a', 'name of 2'),
-            (net, 'convolutoin', "name of 0.*'convolution'"),
-            (net, x, 'InputLayer'), (net, InputLayer((1, 2)), 'name of 0')]:
+            (2 * x, T.exp(x), 'not made from'), (twice, 'a', 'fits 2'),
+            (net, 'convolutoin', "fits 0.*'convolution'"),
+            (net, x, 'InputLayer'), (net, InputLayer((1, 2)), 'fits 0')]:
         with pytest.raises(ValueError, match=says):
             saliency_map(network, method='gradcam', layer=layer,
                          input_var=None if network in (net, twice) else x)

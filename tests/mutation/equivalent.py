@@ -14,7 +14,7 @@ DEVICE = 'the same on the host; tests/device tells, on a device'
 STYLES = re.compile(r"('\w+\.\w+':|\bwidth=)[-.\d]+")
 
 # The numbers in the matrices with which `compat.multiplies` tries a BLAS.
-NUMBERS = re.compile(r'(?<=\(i,j\))[-+%]\d[-+]\d(?=for)')
+NUMBERS = re.compile(r'(?<=\(i,j\))[-+%]\d+[-+]\d(?=for)')
 
 # By module: the line, why, and what may become what in it, by default what
 # `become` says. Blanks do not matter.
