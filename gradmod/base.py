@@ -202,8 +202,8 @@ class ModifiedBackprop:
         if isinstance(y, (list, tuple)) and len(y) == 1:
             (y,) = y
         if not is_float_tensor(y):
-            raise TypeError(f'{self!r}: expected {name_of(self.nonlinearity)} to give '
-                            f'a float tensor (see .astype), got {describe(y)}')
+            raise TypeError(f'{self!r}: expected a float tensor (see .astype) from '
+                            f'{name_of(self.nonlinearity)}, got {describe(y)}')
         y = T.as_tensor_variable(y)
         return GradientOverrideOp(
             stand_ins, [y if inputs == stand_ins else move_to_device(y)],
