@@ -69,20 +69,27 @@ def test_symbolic_targets(net, weights, type):
             f(X, wrong)
 
 
-@pytest.mark.parametrize('target, error', [
-    ('given', TypeError), (1.5, TypeError), (True, TypeError),
-    (np.full((2, 2), 2), TypeError), (T.vector(), TypeError),
-    (np.zeros((2, 2), int), ValueError), (np.ones((2, 2, 2)), TypeError),
-    (T.lvector() > 0, TypeError), (-1, ValueError), (T.lmatrix(), TypeError),
-    ([0, -2], ValueError), (lambda z: z, TypeError), (lambda z: 1, TypeError),
-    (lambda z: z.argmax(axis=1), TypeError)])
-def test_wrong_targets(net, target, error):
-    with pytest.raises(error, match='target'):
-        saliency_map(net, target=target)
+def test_wrong_targets(net):
+    for error, says, targets in [
+            (TypeError, 'target to be None', [
+                'given', 1.5, True, np.full((2, 2), 2), np.ones((2, 2, 2), int)]),
+            (TypeError, 'target that is a variable', [
+                T.vector(), T.lvector() > 0, T.lmatrix()]),
+            (ValueError, 'no class for sample 0', [np.zeros((2, 2), int)]),
+            (ValueError, 'from 0 to', [-1, [0, -2]]),
+            (TypeError, 'target to give one float', [
+                lambda z: z, lambda z: 1, lambda z: z.argmax(axis=1)])]:
+        for target in targets:
+            with pytest.raises(error, match=says):
+                saliency_map(net, target=target)
 
 
 def test_a_class_that_does_not_exist(net):
-    x = saliency_input(net)
+    x, y = saliency_input(net), T.lscalar()
+    f = theano.function([x, y], saliency_map(net, target=y), mode=PY)
+    for wrong in -1, CLASSES:
+        with pytest.raises(AssertionError, match='target'):
+            f(X, wrong)
     for target in 3, [0, 1, 3, 0, 1], [0, 1]:
         with pytest.raises(AssertionError, match='target'):
             value(saliency_map(net, target=target), {x: X})
@@ -249,7 +256,7 @@ def test_embeddings(embedding):
 
 def test_integers_say_what_to_do(embedding):
     net = DenseLayer(embedding, 2)
-    with pytest.raises(TypeError, match='wrt'):
+    with pytest.raises(TypeError, match='got a variable of type .* by wrt'):
         saliency_map(net)
     f = compiled(net, GuidedBackprop, wrt='embedding')
     assert f(WORDS).shape == (5, 3, 2)
@@ -307,6 +314,10 @@ def test_units(rule):
 
 
 def test_units_that_do_not_exist():
+    twice = DenseLayer(DenseLayer(InputLayer((None, 3)), 4, name='a'), 5,
+                       name='a')
+    with pytest.raises(ValueError, match='fits 2'):
+        saliency_map(twice, target=('a', 0))
     net = convnet()
     layer = net.input_layer.input_layer
     for target, error, says in [

@@ -221,6 +221,8 @@ EQUIVALENT = {
         ('if len(above) != 1 or not is_float_tensor(above[0]):', ONE),
         ('for source in x + outputs[1:]:',
          'the output is made from itself', '1 => 0'),
+        ("v, self._layers, 'the layers below what is explained', one=True)[0]",
+         ONE),
         ('self.layer = layers[0] if layers else None', ONE),
         ('self.x = x if self.several else x[0]', ONE),
         ('lowest = -1 if target.ndim == 2 else 0', 'what was -2 is replaced'),
