@@ -281,6 +281,7 @@ def test_colour_bar(kwargs, low, high, end, colours, pointed):
     upper, middle = (np.flatnonzero(strip[y].min(axis=1) < .9)[[0, -1]]
                      for y in (1, 6))
     assert [upper[0] > middle[0] + 5, upper[1] < middle[1] - 5] == pointed
+    assert upper[0] < middle[0] + 30
 
 
 def assert_apart(figure, *texts):
@@ -601,6 +602,7 @@ def test_lines_of_words(colorbar):
     if colorbar:
         ((x, y, width, height),) = boxes(figure)
         assert abs(x - left) < 6 and 9 < height < 16
+        assert abs(x + width - max(extent.x1 for extent in extents)) < 6
         assert 9 < figure.bbox.width - x - width < 16
         assert 30 < figure.bbox.height - y - height < 50
     else:

@@ -419,9 +419,9 @@ def test_relevance_and_composites_go_together(net):
              (GuidedBackprop, 'gradient')]
     wrong = [(composite, 'gradient'), (composite, methods.gradient_x_input),
              (None, 'relevance'), (GuidedBackprop, methods.relevance)]
-    for function in saliency_map, compile_saliency_function:
+    for function, n in (saliency_map, 4), (compile_saliency_function, 1):
         for says, cases in (['go together'], wrong), ([], right):
-            for rule, method in cases:
+            for rule, method in cases[:n]:
                 with warned(*says):
                     function(net, rule, method=method)
         for says, rule, method in [([], composite, 'relevance'),

@@ -11,7 +11,7 @@ WORDS = 'the wording of an error'
 STYLE = 'how it looks: any value close by does'
 DEVICE = 'the same on the host; tests/device tells, on a device'
 
-STYLES = re.compile(r"('\w+\.\w+':|\bwidth=)[-.\d]+")
+STYLES = re.compile(r"('(\w+\.)+\w+':|\bwidth=|\bfontsize=)[-.\d]+")
 
 # The numbers in the matrices with which `compat.multiplies` tries a BLAS.
 NUMBERS = re.compile(r'(?<=\(i,j\))[-+%]\d+[-+]\d(?=for)')
