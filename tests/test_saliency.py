@@ -424,11 +424,11 @@ def test_relevance_and_composites_go_together(net):
             for rule, method in cases[:n]:
                 with warned(*says):
                     function(net, rule, method=method)
-        for says, rule, method in [([], composite, 'relevance'),
-                                   (['go together'], composite, 'gradient'),
-                                   (['go together'], GuidedBackprop, 'relevance')]:
-            with gradmod.modified(net, rule), warned(*says):
-                function(net, method=method)
+    for says, rule, method in [([], composite, 'relevance'),
+                               (['go together'], composite, 'gradient'),
+                               (['go together'], GuidedBackprop, 'relevance')]:
+        with gradmod.modified(net, rule), warned(*says):
+            saliency_map(net, method=method)
     x = T.dmatrix('x')
     with warned('draws', 'go together'):
         saliency_map(x * RandomStreams(0).uniform((4,)), method='relevance',
