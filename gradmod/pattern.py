@@ -48,7 +48,7 @@ from .lrp import (Composite, Gradient, Rule, axis_of_units, bare, batch_norm,
 from .matching import RECTIFIERS, Matcher
 from .network import flatten, named_layers
 from .op import GradientOverrideOp, expanded
-from .report import progress_bar
+from .report import BATCH_SIZE, progress_bar
 
 __all__ = ['fit_patterns', 'Patterns', 'PatternNet', 'PatternAttribution']
 
@@ -222,7 +222,7 @@ class Patterns(Mapping):
         return cls({k: Statistics(**v) for k, v in layers.items()})
 
 
-def fit_patterns(network, batches, batch_size=64, progress=False):
+def fit_patterns(network, batches, batch_size=BATCH_SIZE, progress=False):
     """Learn the patterns of all layers with weights, in one pass over data.
 
     Parameters

@@ -35,8 +35,7 @@ FRAME = '0.7'  # the grey of lines
 STYLE = {  # not the user's settings, but for fonts and colours
     'figure.autolayout': False, 'figure.constrained_layout.use': False,
     'font.size': 9, 'axes.titlesize': 'medium', 'axes.titlepad': 4,
-    'axes.labelsize': 'medium', 'axes.labelpad': 4, 'axes.edgecolor': FRAME,
-    'xtick.labelsize': 7, 'xtick.major.size': 2, 'xtick.major.pad': 2,
+    'axes.labelsize': 'medium', 'axes.edgecolor': FRAME, 'xtick.labelsize': 7,
     'lines.linewidth': .8}
 ROWS = 32  # more are slow to draw, and nobody looks at them
 DPI = 160

@@ -2,6 +2,8 @@
 as `modified` and `override_in` report it."""
 from collections.abc import Sequence
 
+BATCH_SIZE = 64  # how many images are computed at once, by default
+
 
 def table(rows, align=str.ljust):
     """Rows of strings as text, in columns."""

@@ -16,7 +16,7 @@ from .base import is_composite
 from .errors import check_count, describe, name_of, perhaps
 from .graphs import flags, inputs_of, is_root, scalar_op, walk
 from .methods import as_list
-from .report import progress_bar
+from .report import BATCH_SIZE, progress_bar
 from .score import Score, as_classes, has_classes, is_word
 
 METHODS = {f.__name__: f for f in (
@@ -450,7 +450,7 @@ class SaliencyFunction:
         inputs = ', '.join(f'{v.dtype} {v.shape}' for v in self.inputs)
         return f'<saliency function: {self.description} of {inputs}>'
 
-    def __call__(self, images, target=None, batch_size=64, progress=False,
+    def __call__(self, images, target=None, batch_size=BATCH_SIZE, progress=False,
                  out=None):
         """The maps of images.
 
@@ -508,7 +508,7 @@ class SaliencyFunction:
         """
         return self.explain(images, target, batch_size, progress, out).maps
 
-    def explain(self, images, target=None, batch_size=64, progress=False,
+    def explain(self, images, target=None, batch_size=BATCH_SIZE, progress=False,
                 out=None):
         """The maps of images with scores, classes and logits.
 

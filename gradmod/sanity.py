@@ -21,7 +21,7 @@ from ._theano import Variable
 from .errors import describe, is_float_tensor, name_of
 from .graphs import inputs_of, nodes_below, walk
 from .network import find_layers, flatten, named_layers
-from .report import table
+from .report import BATCH_SIZE, table
 from .saliency import compile_saliency_function
 from .score import has_classes, is_word
 
@@ -280,7 +280,7 @@ def randomization_test(network, images, rule=None, target=None,
                        method='gradient', input_var=None, cascading=True,
                        layers=None, measures=('spearman', 'spearman_abs'),
                        draw=permute, seed=0, keep_maps=False, data_format=None,
-                       batch_size=64, **options):
+                       batch_size=BATCH_SIZE, **options):
     """How similar the maps stay as the weights of a network are randomized.
 
     The model parameter randomization test of [1]_, and beside it the cosine of
@@ -472,7 +472,7 @@ def randomization_test(network, images, rule=None, target=None,
 
 def class_sensitivity(network, images, rule=None, target=None,
                       method='gradient', input_var=None, other=None,
-                      batch_size=64, **options):
+                      batch_size=BATCH_SIZE, **options):
     """The cosine of the maps of two classes, for each image.
 
     Parameters

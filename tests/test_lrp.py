@@ -13,7 +13,7 @@ from lasagne.nonlinearities import (leaky_rectify, rectify, softmax, tanh,
                                     very_leaky_rectify)
 from theano.tensor.signal.pool import pool_2d
 
-from gradmod import GradientReversal, lrp, modified
+from gradmod import GradientReversal, lrp, modified, override_in
 from gradmod._theano import io_toposort
 
 pytestmark = pytest.mark.usefixtures('little_c_code')
@@ -152,6 +152,7 @@ def test_rules(rule, formula):
 
 def test_defaults():
     assert repr(lrp.AlphaBeta()) == 'AlphaBeta(alpha=2.0, beta=1.0)'
+    assert repr(lrp.Norm()) == 'Norm()'
     assert repr(dict(lrp.Composite({}).rules)[lrp.summing]) == 'Norm()'
 
 
@@ -555,3 +556,12 @@ def test_what_is_known_to_be_0_is_not_computed(rule, dots, fewer):
         assert sum(isinstance(node.op, T.Dot) for node in nodes) == wanted
         close(relevance(net, composite, x, r), epsilon(
             x, W, b, FORMULA[repr(rule)](h, V, c, r, V ** 0)))
+
+
+def test_rules_of_layers_are_known_as_such():
+    x = T.matrix('x')
+    with pytest.raises(TypeError, match='ZPlus is for layers'):
+        override_in(T.nnet.relu(x), lrp.ZPlus())
+    net = L.DenseLayer(network_input(3), 4, nonlinearity=None)
+    with modified(net, lrp.Composite({lrp.dense: lrp.ZPlus()})):
+        assert output(net).owner.op.of_layers

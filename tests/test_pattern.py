@@ -14,7 +14,7 @@ from lasagne.nonlinearities import leaky_rectify, rectify, softmax, tanh
 from gradmod import GuidedBackprop, compile_saliency_function, lrp, modified
 from gradmod.network import named_layers
 from gradmod.pattern import (PatternAttribution, PatternNet, Patterns,
-                             fit_patterns, rectified)
+                             fit_patterns, parts_of, rectified)
 
 from .test_lrp import (LAYERS, MASTER, MODE, RNG, BatchNorm, close,
                        matrix, network_input, of, plus, values)
@@ -186,6 +186,13 @@ def test_batch_norm_is_merged(f):
             for composite in (PatternNet, PatternAttribution)])
     for got, wanted in zip(*results):
         close(got, wanted)
+
+
+def test_a_normalization_above_something_else_is_no_part():
+    dense = L.DenseLayer(network_input(4), 3)
+    pooled = L.FeaturePoolLayer(dense, 3)
+    layers = L.get_all_layers([BatchNorm(dense), BatchNorm(pooled)])
+    assert parts_of(layers) == {dense: None}
 
 
 # What a rectifier is.
