@@ -89,7 +89,7 @@ def test_parameters(rule, name, expected):
     for value in '1.5', 2j, T.zvector():
         with pytest.raises(TypeError):
             rule(closed, **{name: value})(T.vector())
-    with pytest.raises(TypeError, match=f'{rule.__name__}: .* options, got .*5'):
+    with pytest.raises(TypeError, match=f'{rule.__name__}: .*by name, got .*5'):
         rule(.5)
 
 
