@@ -96,9 +96,8 @@ def lasagne_of(module, net):
             net, module.kernel_size, module.stride,
             ignore_border=not module.ceil_mode,
             mode='max' if kind == 'MaxPool2d' else 'average_exc_pad')
-    if kind == 'Fire':
-        net = lasagne_of(module.squeeze, net)
-        return L.ConcatLayer([lasagne_of(v, net) for v in module.expand])
+    if kind == 'Parallel':
+        return L.ConcatLayer([lasagne_of(v, net) for v in module])
     if kind == 'AdaptiveAvgPool2d':
         return L.GlobalPoolLayer(net)
     if kind == 'Flatten':
