@@ -127,7 +127,8 @@ def multiplies(gemm, dtype):
     The matrices are as large as OpenBLAS multiplies without starting threads.
     """
     import numpy as np
-    a, b = (np.arange(i * j).reshape(i, j) % 11 for i, j in ((61, 67), (67, 63)))
+    a, b = (np.arange(i * j).reshape(i, j) % 127 - 63
+            for i, j in ((61, 67), (67, 63)))
     c = np.full((61, 63), np.nan, dtype)
     m, n, k = (np.array(size, 'int32').ctypes for size in (61, 63, 67))
     one, a_, b_, zero = (np.array(x, dtype).ctypes for x in (1, a, b, 0))

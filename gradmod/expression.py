@@ -229,7 +229,7 @@ def _what_is_there(outputs, matches):
     others, _ = _find(outputs, Matcher(list(RECTIFIERS.items()), outputs))
     for is_relative, advice in (
             (False, 'perhaps you meant match=gradmod.RECTIFIERS, or a class as rule'),
-            (True, 'put a rule around the function, as GuidedGradient(f)')):
+            (True, 'put a rule around it, such as GuidedGradient(leaky_rectify)')):
         alike = [m for m, captured in others
                  if (captured is None) == is_relative]
         if alike:

@@ -676,8 +676,8 @@ class Composite:
                                    layer.get_output_for, new), None))
         if refused:
             raise ValueError(
-                f'no rule for {", ".join(refused)}. Give one, such as '
-                f'rules={{{refused[0]!r}: lrp.Gradient()}}')
+                f'no rule for {", ".join(refused)}. Give each one, such as '
+                f'{{{refused[0]!r}: lrp.Gradient()}}, in lrp.EpsilonPlus(rules=...)')
         return rows
 
 

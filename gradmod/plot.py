@@ -35,8 +35,10 @@ FRAME = '0.7'  # the grey of lines
 STYLE = {  # not the user's settings, but for fonts and colours
     'figure.autolayout': False, 'figure.constrained_layout.use': False,
     'font.size': 9, 'axes.titlesize': 'medium', 'axes.titlepad': 4,
-    'axes.labelsize': 'medium', 'axes.edgecolor': FRAME, 'xtick.labelsize': 7,
-    'lines.linewidth': .8}
+    'axes.titleweight': 'normal', 'axes.labelsize': 'medium',
+    'axes.labelpad': 4, 'axes.labelweight': 'normal', 'axes.edgecolor': FRAME,
+    'xtick.labelsize': 7, 'xtick.major.pad': 3.5, 'xtick.major.size': 3.5,
+    'lines.linewidth': .8, 'lines.marker': 'None', 'lines.linestyle': '-'}
 ROWS = 32  # more are slow to draw, and nobody looks at them
 DPI = 160
 TINY = 1e-4  # of a dot; matplotlib rounds figures down, and images up

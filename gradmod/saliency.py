@@ -591,7 +591,11 @@ class SaliencyFunction:
 
     def _check_images(self, images, wanted):
         if not isinstance(getattr(images, 'shape', None), tuple):
-            images = np.stack(images)
+            if (isinstance(images, (list, tuple))
+                    and len({np.shape(v) for v in images}) > 1):
+                raise ValueError('expected images of one shape (their classes are '
+                                 'another argument)')
+            images = np.asarray(images)
             # Python's numbers have no dtype: of integers, only their values.
             if images.dtype.kind in 'iuf' and (wanted.dtype in T.float_dtypes or (
                     images == images.astype(wanted.dtype)).all()):
@@ -627,11 +631,12 @@ class SaliencyFunction:
 
     def _check_out(self, out, maps):
         v = maps[0]
-        if (len(maps) > 1 or out.shape != v.shape  # or filled in part
-                or not np.can_cast(v.dtype, out.dtype, 'same_kind')):
+        shape, dtype = (getattr(out, name, None) for name in ('shape', 'dtype'))
+        if (len(maps) > 1 or shape != v.shape  # or filled in part
+                or not np.can_cast(v.dtype, dtype, 'same_kind')):
             raise ValueError(f'expected out to be of shape {v.shape} and a dtype '
-                             f'for {v.dtype}, for one map alone, got '
-                             f'{np.shape(out)}, {getattr(out, "dtype", None)}')
+                             f'for {v.dtype}, for one map alone, got {shape} and '
+                             f'{dtype}')
 
     def _compute(self, arrays, start, fixed):
         n = len(arrays[0])

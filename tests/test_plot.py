@@ -386,11 +386,13 @@ def test_settings_of_the_user_do_not_spoil_the_picture(settings):
 
 def test_the_fonts_of_the_user():
     with rc_context({'font.size': 30, 'font.sans-serif': ['DejaVu Sans Mono'],
-                     'axes.titlesize': 'x-large', 'xtick.labelsize': 30}):
+                     'axes.titlesize': 'x-large', 'xtick.labelsize': 30,
+                     'axes.labelweight': 'bold', 'axes.labelpad': 40,
+                     'xtick.major.pad': 20, 'xtick.major.size': 15}):
         figure = plot_saliency(ZEROS, ZEROS, ['iiiiiiiiiiiiiiiiiiiiiiiiiiii'],
                                ['iiiiiiiiiiiiiii', 'b'], size=.3)
         title, label = figure.axes[1].title, figure.axes[0].yaxis.label
-        assert_apart(figure, title, label)
+        assert_apart(figure, title, label, *figure.axes[-1].get_xticklabels())
         assert title.get_fontname() == 'DejaVu Sans Mono'
         figure = plot_words([['iiiiiiiiiiiiiiiii', 'b']], [[1, 2]], ['iiiiiiii'])
         assert_apart(figure, *[

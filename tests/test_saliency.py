@@ -211,8 +211,8 @@ def test_what_counts_as_images(plain):
     (X[:, :3], ValueError, r'\(None, 4\).* \(5, 3\)'),
     (X[:0], ValueError, r'\(0, 4\)'), ([['a'] * 4], TypeError, 'float64.*U1'),
     (X + 1j, TypeError, 'complex128'),
-    ([X, LABELS], ValueError, 'same shape'),
-    ((list(X), list(LABELS)), ValueError, 'same shape')])
+    ([X, LABELS], ValueError, 'classes are another'),
+    ((list(X), list(LABELS)), ValueError, 'of one shape')])
 def test_wrong_images(plain, images, error, says):
     with pytest.raises(error, match=says):
         plain(images)
@@ -370,9 +370,10 @@ def test_arrays_of_several_inputs():
     one = compiled(3 * a + c, input_var=[a, c], target=1,  # one map of all
                    method=lambda score, x: sum(methods.gradient(score, x)))
     np.testing.assert_array_equal(one([X, X]), 4 * np.eye(4)[[1] * 5])
-    with pytest.raises(ValueError, match='for one map alone'):
-        compiled(3 * a + c, input_var=[a, c], target=1)(
-            [X, X], out=np.empty((5, 4)))
+    both = compiled(3 * a + c, input_var=[a, c], target=1)
+    for out in np.empty((5, 4)), [X.copy(), X.copy()]:
+        with pytest.raises(ValueError, match='for one map alone'):
+            both([X, X], out=out)
     two = compiled(3 * a + b, input_var=[a, b], target=1)
     maps, none = two([X, B], batch_size=2)
     assert none is None

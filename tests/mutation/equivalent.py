@@ -30,9 +30,9 @@ EQUIVALENT = {
          'what has pixels has more dimensions', '2 < => 2 <=', '2 < => 1 <'),
     ],
     'compat': [
-        ('a, b = (np.arange(i * j).reshape(i, j) % 11 '
-         'for i, j in ((61, 67), (67, 63)))',
-         'any whole numbers do', '11 => 10', '11 => 12'),
+        ('a, b = (np.arange(i * j).reshape(i, j) % 127 - 63',
+         'any whole numbers do', '127 => 126', '127 => 128', '63 => 62',
+         '63 => 64', '- => +'),
         ('if (sys.version_info < (3, 11) or ext in sys.modules or not '
          'source.exists()',
          'a version has more parts than two', '< => <='),
@@ -85,7 +85,8 @@ EQUIVALENT = {
         ('return shares[0] if len(shares) == 1 else shares', ONE),
         ('check(lambda a, b: (b >= 0) & (abs(a - b - 1) < 1e-9),',
          'any small number does', '< => <='),
-        ("f'rules={{{refused[0]!r}: lrp.Gradient()}}')", WORDS),
+        ("f'{{{refused[0]!r}: lrp.Gradient()}}, in lrp.EpsilonPlus(rules=...)')",
+         WORDS),
         ('self.__name__ = layer.name or type(layer).__name__', WORDS, 'or => and'),
         ("f'{norm.name or type(norm).__name__} is no part of the layer '",
          WORDS, 'or type => and type'),
