@@ -677,7 +677,7 @@ class Composite:
         if refused:
             raise ValueError(
                 f'no rule for {", ".join(refused)}. Give each one, such as '
-                f'{{{refused[0]!r}: lrp.Gradient()}}, in lrp.EpsilonPlus(rules=...)')
+                f'{{{refused[0]!r}: lrp.Gradient()}} in lrp.EpsilonPlus(rules=...)')
         return rows
 
 

@@ -85,7 +85,7 @@ EQUIVALENT = {
         ('return shares[0] if len(shares) == 1 else shares', ONE),
         ('check(lambda a, b: (b >= 0) & (abs(a - b - 1) < 1e-9),',
          'any small number does', '< => <='),
-        ("f'{{{refused[0]!r}: lrp.Gradient()}}, in lrp.EpsilonPlus(rules=...)')",
+        ("f'{{{refused[0]!r}: lrp.Gradient()}} in lrp.EpsilonPlus(rules=...)')",
          WORDS),
         ('self.__name__ = layer.name or type(layer).__name__', WORDS, 'or => and'),
         ("f'{norm.name or type(norm).__name__} is no part of the layer '",
