@@ -644,10 +644,10 @@ def _steps(network, x, layers):
         default = list(parts)[::-1]
     else:
         from lasagne.layers import get_all_layers
-        names = {layer: name for layer, name in named_layers(network).items()
-                 if layer.get_params()}
-        parts = {layer: layer.get_params() for layer in names}
-        default = [v for v in get_all_layers(network)[::-1] if v in parts]
+        named = named_layers(network)
+        parts = {layer: layer.get_params() for layer in named}
+        names = {layer: name for layer, name in named.items() if parts[layer]}
+        default = [v for v in get_all_layers(network)[::-1] if v in names]
 
     def find(wanted):
         (part,) = find_layers(wanted, names, 'those with parameters', one=True)

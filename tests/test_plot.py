@@ -9,8 +9,6 @@ import warnings
 import numpy as np
 import pytest
 import theano.tensor as T
-
-pytest.importorskip('matplotlib')
 from matplotlib import rc_context
 from matplotlib.image import imread
 

@@ -17,7 +17,6 @@ and its optimization, not of g++. One BLAS thread.
 """
 import argparse
 import json
-import os
 import random
 import resource
 import subprocess
